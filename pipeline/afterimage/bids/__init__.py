@@ -1,0 +1,1 @@
+"""The dataset: its index, the names of our outputs, their description."""

@@ -1,0 +1,1 @@
+"""The configuration: the stages' models put together, loaded, checked and explained."""

@@ -1,0 +1,38 @@
+"""Every registered method: name, room, paper, what it needs and the test that checks it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from afterimage.decoding.registry import DECODERS
+from afterimage.features.registry import ENCODERS
+from afterimage.reconstruction.registry import RECONSTRUCTIONS
+
+
+def list_methods() -> list[dict[str, Any]]:
+    """Return one entry a method, in the order of the data.
+
+    Returns
+    -------
+    list of dict
+        ``name``; ``room`` of the package; ``paper``, the first line of its file; ``needs``, the
+        model folders it reads; ``check``, the test that tells it from a toy.
+    """
+    methods = []
+    for registry in (ENCODERS, DECODERS, RECONSTRUCTIONS):
+        for name in registry.names():
+            module = sys.modules[registry.get(name).__module__]
+            fields = registry.settings(name).model_fields
+            folders = [key for key in ("path", "generator") if key in fields]
+            stem = module.__name__.rsplit(".", 1)[-1]
+            methods.append(
+                {
+                    "name": name,
+                    "room": module.__name__.split(".")[1],
+                    "paper": (module.__doc__ or "").strip().split("\n")[0],
+                    "needs": ", ".join(f"{key}: {fields[key].default}" for key in folders) or "-",
+                    "check": f"tests/unit/test_{stem}.py",
+                }
+            )
+    return methods

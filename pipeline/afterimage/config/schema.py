@@ -1,0 +1,59 @@
+"""The whole configuration: one section a stage, named like the stage."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from afterimage.settings import Settings
+from afterimage.stages.evaluate import Config as Evaluate
+from afterimage.stages.extract_features import Config as ExtractFeatures
+from afterimage.stages.prepare_responses import Config as PrepareResponses
+from afterimage.stages.reconstruct import Config as Reconstruct
+from afterimage.stages.report_group import Config as ReportGroup
+from afterimage.stages.report_subject import Config as ReportSubject
+from afterimage.stages.train_decoder import Config as TrainDecoder
+from afterimage.stages.train_generator import Config as TrainGenerator
+
+
+#: Sections that hold entries under names the user chooses: (section, key).
+NAMED_ENTRIES = (
+    ("extract_features", "encoders"),
+    ("train_decoder", "decoders"),
+    ("reconstruct", "methods"),
+)
+
+
+class Config(Settings):
+    """Everything that can be set. What is left out keeps its default."""
+
+    random_state: int = Field(
+        0, ge=0, description="root seed; every stage without a seed of its own uses it"
+    )
+    prepare_responses: PrepareResponses = PrepareResponses()
+    train_generator: TrainGenerator = TrainGenerator()
+    extract_features: ExtractFeatures = ExtractFeatures()
+    train_decoder: TrainDecoder = TrainDecoder()
+    reconstruct: Reconstruct = Reconstruct()
+    evaluate: Evaluate = Evaluate()
+    report_subject: ReportSubject = ReportSubject()
+    report_group: ReportGroup = ReportGroup()
+
+    @field_validator("train_decoder")
+    @classmethod
+    def _labels(cls, section: TrainDecoder) -> TrainDecoder:
+        for name in section.decoders:
+            if not name.isalnum() or not name.isascii() or name == "ceiling":
+                raise ValueError(
+                    f"the decoder name {name!r} must be letters and digits only (it becomes part "
+                    "of file names), and not 'ceiling'"
+                )
+        return section
+
+    def section(self, stage: str) -> dict[str, Any]:
+        """Return one stage's section as plain values, with the root seed filled in."""
+        values: dict[str, Any] = getattr(self, stage).model_dump(mode="json")
+        if values.get("random_state", 0) is None:
+            values["random_state"] = self.random_state
+        return values

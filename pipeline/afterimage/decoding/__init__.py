@@ -1,0 +1,1 @@
+"""From brain responses to stimulus features."""

@@ -1,0 +1,195 @@
+"""What the linear decoders share: checks of a fit, scaling, prediction and state."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from pydantic import Field
+
+from afterimage.decoding.leaks import check_fit
+from afterimage.errors import InputError
+from afterimage.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+    from typing import Self
+
+
+class LinearSettings(Settings):
+    """Settings common to the linear decoders."""
+
+    n_folds: int = Field(5, ge=2, description="Inner folds, by stimulus, of the training part.")
+    random_state: int = Field(0, description="Seed of the inner folds.")
+    rescale: Literal["block", "target", "none"] = Field(
+        "block",
+        description="Give predictions the spread of the training features: one gain a block, "
+        "one a target, or leave them shrunk towards the mean.",
+    )
+    keep_shrunk: tuple[str, ...] = Field(
+        ("pixels",), description="Blocks never rescaled: their squared error is what counts."
+    )
+
+
+def checked(
+    responses: np.ndarray,
+    features: Mapping[str, np.ndarray],
+    groups: np.ndarray,
+    held_out: Collection[str],
+) -> np.ndarray:
+    """Refuse a fit that cannot work; return the stimulus of each trial as str (n_trials,)."""
+    stimuli = np.asarray(groups).astype(str)
+    check_fit(stimuli, held_out)
+    wrong = [name for name, block in features.items() if block.shape[:1] != stimuli.shape]
+    if responses.ndim != 2 or responses.shape[:1] != stimuli.shape or wrong or not features:
+        raise InputError(
+            "responses, features and stimuli of the fit do not belong together",
+            where="decoder fit",
+            found=f"responses {responses.shape}, stimuli {stimuli.shape}, "
+            f"features { {name: block.shape for name, block in features.items()} }",
+            expected="one row a trial in each",
+        )
+    finite = {name: np.isfinite(block).all() for name, block in features.items()}
+    if not np.isfinite(responses).all() or not all(finite.values()):
+        raise InputError(
+            "a value that is not finite",
+            where="decoder fit",
+            found=", ".join([name for name, ok in finite.items() if not ok] or ["responses"]),
+            expected="finite numbers",
+            fix="leave out the units or trials that have missing values",
+        )
+    return stimuli
+
+
+def unit_statistics(responses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each unit over trials; scale infinite for constant units.
+
+    An infinite scale standardises a unit that never changes to zero, in the fit and ever after.
+    """
+    mean = responses.mean(0, dtype=np.float64)
+    scale = responses.std(0, dtype=np.float64)
+    scale[scale <= 1e-7 * np.abs(mean)] = np.inf
+    scale[scale == 0] = np.inf
+    return mean.astype(np.float32), scale.astype(np.float32)
+
+
+def prediction_gain(predicted: np.ndarray, observed: np.ndarray, mode: str) -> np.ndarray:
+    """Factor that gives cross-validated predictions the spread of what they predict.
+
+    Parameters
+    ----------
+    predicted, observed : (n_trials, n_features)
+        Predictions on inner folds of the training part, and the training features.
+    mode : {"block", "target", "none"}
+
+    Returns
+    -------
+    float32, (n_features,)
+        Never below 1 and at most 100.
+    """
+    n_features = observed.shape[1]
+    if mode == "none":
+        return np.ones(n_features, np.float32)
+    wanted, present = observed.var(0, dtype=np.float64), predicted.var(0, dtype=np.float64)
+    if mode == "block":
+        wanted, present = (np.full(n_features, v.mean()) for v in (wanted, present))
+    gain = np.sqrt(wanted / np.maximum(present, 1e-12 * wanted + 1e-300))
+    return np.clip(np.where(wanted > 0, gain, 1.0), 1.0, 100.0).astype(np.float32)
+
+
+def prediction_summary(predicted: np.ndarray, observed: np.ndarray) -> dict[str, np.ndarray]:
+    """Correlation and explained variance of each target on the inner folds, (n_features,) each."""
+    guess = predicted - predicted.mean(0, dtype=np.float64)
+    truth = observed - observed.mean(0, dtype=np.float64)
+    power = np.sqrt((guess**2).sum(0) * (truth**2).sum(0))
+    total = (truth**2).sum(0)
+    error = ((predicted.astype(np.float64) - observed) ** 2).sum(0)
+    return {
+        "r": np.where(power > 0, (guess * truth).sum(0) / np.where(power > 0, power, 1), 0.0),
+        "r2": np.where(total > 0, 1 - error / np.where(total > 0, total, 1), 0.0),
+    }
+
+
+class LinearDecoder:
+    """A fitted linear map from responses to feature blocks; all it knows is in ``state``.
+
+    Subclasses fit and call `_store`. A prediction of block b from responses x is
+    mean_b + gain_b * (((x - unit_mean) / unit_scale)[units] @ coef_b).
+
+    Attributes
+    ----------
+    cross_validation_ : dict
+        For each block, on the inner folds of the training part: ``r``, ``r2`` (one value a
+        feature, before rescaling), ``gain`` and what the method chose. Empty after `from_state`.
+    """
+
+    def __init__(self, settings: LinearSettings) -> None:
+        self.settings = settings
+        self.cross_validation_: dict[str, dict[str, float | np.ndarray]] = {}
+        self._state: dict[str, np.ndarray] = {}
+
+    @property
+    def blocks(self) -> list[str]:
+        """Names of the feature blocks predicted, in order."""
+        prefix = "coef/"
+        return [key.removeprefix(prefix) for key in self._state if key.startswith(prefix)]
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return every array of the fitted decoder."""
+        return dict(self._state)
+
+    @classmethod
+    def from_state(cls, settings: LinearSettings, state: Mapping[str, np.ndarray]) -> Self:
+        """Return the fitted decoder that `state` came from."""
+        decoder = cls(settings)
+        decoder._state = {key: np.array(value) for key, value in sorted(state.items())}
+        return decoder
+
+    def predict(self, responses: np.ndarray) -> dict[str, np.ndarray]:
+        """Decode features.
+
+        Parameters
+        ----------
+        responses : (m, n_units)
+
+        Returns
+        -------
+        dict of block to float32 (m, n_features)
+            Rescaled by gains estimated on the training part only (see ``settings.rescale``).
+        """
+        inputs = self._inputs(responses)
+        return {
+            name: self._state[f"mean/{name}"]
+            + self._state[f"gain/{name}"] * (inputs @ self._state[f"coef/{name}"])
+            for name in self.blocks
+        }
+
+    def _inputs(self, responses: np.ndarray) -> np.ndarray:
+        """Return standard scores of the units in use: float32 (m, n_used)."""
+        if not self._state:
+            raise RuntimeError("the decoder is not fitted")
+        mean, scale = self._state["unit_mean"], self._state["unit_scale"]
+        if responses.ndim != 2 or responses.shape[1] != len(mean):
+            raise InputError(
+                "responses do not have the units the decoder was fitted on",
+                where="decoder predict",
+                found=f"shape {responses.shape}",
+                expected=f"(n_trials, {len(mean)})",
+            )
+        units = self._state["units"]
+        return ((responses[:, units] - mean[units]) / scale[units]).astype(np.float32)
+
+    def _store(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Keep arrays in the form they are saved in, so that a saved decoder is the same one."""
+        self._state = {
+            key: np.ascontiguousarray(value, np.int64 if key == "units" else np.float32)
+            for key, value in sorted(arrays.items())
+        }
+
+    def _calibrate(
+        self, name: str, predicted: np.ndarray, observed: np.ndarray
+    ) -> dict[str, float | np.ndarray]:
+        """Gain and summary of one block from its predictions on the inner folds."""
+        mode = "none" if name in self.settings.keep_shrunk else self.settings.rescale
+        summary = prediction_summary(predicted, observed)
+        return {**summary, "gain": prediction_gain(predicted, observed, mode)}

@@ -1,0 +1,51 @@
+"""Errors meant for people: what is wrong, where, what was found, what was expected, how to fix it."""
+
+
+class AfterimageError(Exception):
+    """Base of every error this project raises on purpose.
+
+    Parameters
+    ----------
+    what : str
+        One sentence: what is wrong.
+    where : str
+        The unit and the file, for example ``"sub-01, trials.tsv, line 4"``.
+    found, expected : str
+        What was read, and what would have been right.
+    fix : str
+        What the reader can do about it.
+    """
+
+    exit_code = 70
+
+    def __init__(
+        self, what: str, *, where: str = "", found: str = "", expected: str = "", fix: str = ""
+    ) -> None:
+        self.what, self.where, self.found = what, where, found
+        self.expected, self.fix = expected, fix
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        lines = [f"{type(self).__name__}: {self.what}"]
+        for label in ("where", "found", "expected", "fix"):
+            if value := getattr(self, label):
+                lines.append(f"  {label + ':':<10}{value}")
+        return "\n".join(lines)
+
+
+class UsageError(AfterimageError):
+    """The command line cannot be understood."""
+
+    exit_code = 2
+
+
+class InputError(AfterimageError):
+    """The data cannot be used as they are."""
+
+    exit_code = 65
+
+
+class ConfigError(AfterimageError):
+    """The configuration cannot be used as it is."""
+
+    exit_code = 78

@@ -1,0 +1,124 @@
+"""What each metric is called, means and prefers, and how its protocol is written down."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+COLUMNS = (
+    *("subject", "label", "decoder", "method", "role", "metric", "value", "ci_low", "ci_high"),
+    *("chance", "chance_low", "chance_high", "ceiling", "p", "n", "protocol"),
+)
+PROTOCOL = "afterimage-1"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric, or one family of metrics (``twoway_<encoder>``).
+
+    Attributes
+    ----------
+    higher_is_better : bool
+    text : str
+        For people, in one line.
+    definition : str
+        Exact enough to compute it again.
+    """
+
+    higher_is_better: bool
+    text: str
+    definition: str
+
+
+METRICS: dict[str, Metric] = {
+    "pixcorr": Metric(
+        True,
+        "pixel correlation",
+        "Pearson r of the flattened RGB values of image and reconstruction, native size, mean "
+        "over images; 0 where either is constant.",
+    ),
+    "mse": Metric(
+        False,
+        "mean squared pixel error",
+        "Mean squared difference of RGB values 0..1, native size, mean over images.",
+    ),
+    "ssim": Metric(
+        True,
+        "structural similarity",
+        "SSIM of rgb2gray images, Gaussian window sigma 1.5 (11 px), population covariance, data "
+        "range 1, native size, mean over images.",
+    ),
+    "twoway": Metric(
+        True,
+        "two-way identification",
+        "Share of wrong gallery images whose features correlate strictly less with those of the "
+        "reconstruction than the right image's do; ties fail; mean over reconstructions; 0.5 by "
+        "chance.",
+    ),
+    "twoway_within_cluster": Metric(
+        True,
+        "two-way identification among images of the same cluster",
+        "As twoway, against gallery images of the right image's own cluster only; 0.5 for whoever "
+        "knows only the cluster.",
+    ),
+    "retrieval_top1": Metric(
+        True,
+        "retrieval, first hit",
+        "Share of queries whose right answer is more similar than every other of the gallery; "
+        "ties fail. brain_to_image: decoded pattern asks for its image; image_to_brain: image "
+        "asks for its decoded pattern.",
+    ),
+    "retrieval_top5": Metric(
+        True,
+        "retrieval, among the first five",
+        "Share of queries with fewer than five wrong answers at least as similar as the right "
+        "one. Directions as in retrieval_top1.",
+    ),
+}
+
+
+def describe(name: str) -> Metric:
+    """Return the entry of a metric's name or, for ``twoway_clip``, of its family.
+
+    Parameters
+    ----------
+    name : str
+        As in the column ``metric`` of the tables.
+
+    Returns
+    -------
+    Metric
+
+    Raises
+    ------
+    KeyError
+        For a name of no family.
+    """
+    families = [key for key in METRICS if name == key or name.startswith(f"{key}_")]
+    if not families:
+        raise KeyError(name)
+    return METRICS[max(families, key=len)]
+
+
+def protocol(
+    *,
+    size: str,
+    n: int,
+    repeats: str,
+    selection: str,
+    direction: str | None = None,
+    gallery: int | None = None,
+    extra: Sequence[str] = (),
+) -> str:
+    """Write down how a number was made; numbers of different protocols are not comparable.
+
+    Returns
+    -------
+    str
+        As in ``afterimage-1; native size; n=10; brain_to_image; gallery=10; repeats averaged;
+        best-of-4 by predicted embedding``.
+    """
+    parts = [PROTOCOL, size, f"n={n}"]
+    if direction is not None:
+        parts += [direction, f"gallery={gallery}"]
+    return "; ".join([*parts, f"repeats {repeats}", selection, *extra])

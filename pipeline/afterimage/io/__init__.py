@@ -1,0 +1,1 @@
+"""Arrays, tables, pictures and weights on disk, written atomically."""

@@ -1,0 +1,182 @@
+"""Arrays on disk: strict readers of .npy, and the netCDF files that pass between stages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from afterimage.errors import InputError
+from afterimage.io.atomic import atomic_path
+
+if TYPE_CHECKING:
+    import h5netcdf
+    import xarray
+
+
+def open_npy(path: Path) -> np.ndarray:
+    """Open a numeric ``.npy`` file as a read-only memory map.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, is no ``.npy`` file, is truncated, holds Python objects (which can
+        run code when they are read) or anything that is not a real number.
+    """
+    if not path.is_file():
+        raise InputError(
+            "a responses file is missing", where=str(path), expected="an array saved by numpy.save",
+            fix="write it, or remove the subject's folder",
+        )  # fmt: skip
+    try:
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        objects = "Object arrays" in str(error) or "pickle" in str(error)
+        raise InputError(
+            "a responses file holds pickled objects" if objects else "an array cannot be read",
+            where=str(path),
+            found="an object array (reading it could run code)" if objects else str(error),
+            expected="a plain numeric array, for example float32",
+            fix="save it again with numpy.save(path, array.astype('float32'))",
+        ) from None
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
+        raise InputError(
+            "a responses file is not numeric",
+            where=str(path),
+            found=f"dtype {getattr(array, 'dtype', type(array).__name__)}",
+            expected="real numbers, for example float32",
+            fix="save it again with numpy.save(path, array.astype('float32'))",
+        )
+    return array
+
+
+def write_dataset(path: Path, dataset: xarray.Dataset) -> None:
+    """Write an xarray Dataset as netCDF4, atomically, compressed lightly."""
+    encoding = {
+        str(name): {"zlib": True, "complevel": 1}
+        for name, variable in dataset.variables.items()
+        if variable.dtype.kind in "fiu" and variable.size > 4096
+    }
+    with atomic_path(path) as temporary:
+        dataset.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
+
+
+def open_dataset(path: Path, group: str | None = None) -> xarray.Dataset:
+    """Open a netCDF file of this project lazily; close it, or use it as a context manager."""
+    import xarray
+
+    try:
+        return xarray.open_dataset(path, engine="h5netcdf", group=group)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            "an intermediate file cannot be read", where=str(path), found=str(error),
+            expected="a netCDF file written by afterimage", fix="delete it and run again",
+        ) from None  # fmt: skip
+
+
+@contextmanager
+def block_writer(path: Path) -> Iterator[BlockWriter]:
+    """Open a netCDF file to which blocks (arrays over stimuli) are written piece by piece.
+
+    The file appears at ``path`` only when the context ends without an error.
+    """
+    import h5netcdf
+
+    with atomic_path(path) as temporary, h5netcdf.File(temporary, "w") as file:
+        yield BlockWriter(file)
+
+
+class BlockWriter:
+    """Write arrays of shape (n_stimuli, ...) into one netCDF file without holding them whole.
+
+    Parameters
+    ----------
+    file : h5netcdf.File
+        The file, open for writing.
+    """
+
+    def __init__(self, file: h5netcdf.File) -> None:
+        self._file = file
+
+    def group(self, name: str, stimuli: Iterable[str]) -> None:
+        """Start a group (``""`` for the root) whose rows are ``stimuli``."""
+        target = self._file.create_group(name) if name else self._file
+        ids = np.array(list(stimuli), dtype=object)
+        target.dimensions = {"stimulus": len(ids)}
+        import h5py
+
+        variable = target.create_variable("stimulus", ("stimulus",), h5py.string_dtype())
+        if len(ids):
+            variable[:] = ids
+
+    def write(
+        self,
+        group: str,
+        block: str,
+        chunks: Iterable[np.ndarray],
+        shape: tuple[int, ...],
+        attributes: Mapping[str, Any],
+        dtype: str = "float32",
+    ) -> None:
+        """Write one block; ``chunks`` are consecutive rows, ``shape`` is that of one row.
+
+        The rows are stored flat, with their shape in the attribute ``shape``.
+        """
+        target = self._file[group] if group else self._file
+        n_features = int(np.prod(shape))
+        dimension = f"{block}_feature"
+        target.dimensions[dimension] = n_features
+        variable = target.create_variable(
+            block,
+            ("stimulus", dimension),
+            dtype,
+            compression="gzip",
+            compression_opts=1,
+            chunks=(max(1, min(256, target.dimensions["stimulus"].size)), n_features)
+            if target.dimensions["stimulus"].size
+            else None,
+        )
+        variable.attrs["shape"] = np.array(shape, dtype=np.int64)
+        for name, value in attributes.items():
+            variable.attrs[name] = value
+        row = 0
+        for chunk in chunks:
+            flat = np.asarray(chunk, dtype=dtype).reshape(len(chunk), n_features)
+            variable[row : row + len(flat)] = flat
+            row += len(flat)
+
+
+def read_blocks(
+    path: Path, group: str = "", names: Iterable[str] | None = None
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Read blocks written by `BlockWriter`.
+
+    Returns
+    -------
+    stimuli : array of str, shape (n_stimuli,)
+    blocks : dict of array, each (n_stimuli, n_features), float32 (or the stored dtype)
+    """
+    with open_dataset(path, group or None) as dataset:
+        wanted = list(dataset.data_vars) if names is None else list(names)
+        blocks = {str(name): np.asarray(dataset[name].values) for name in wanted}
+        return np.asarray(dataset["stimulus"].values).astype(str), blocks
+
+
+def block_shapes(path: Path, group: str = "") -> dict[str, tuple[int, ...]]:
+    """Return the shape of one row of every block in a file of `BlockWriter`."""
+    with open_dataset(path, group or None) as dataset:
+        return {
+            str(name): tuple(int(size) for size in np.atleast_1d(variable.attrs["shape"]))
+            for name, variable in dataset.data_vars.items()
+        }
+
+
+def groups_of(path: Path) -> list[str]:
+    """Return the names of the groups of a netCDF file, in their order of creation."""
+    import h5netcdf
+
+    with h5netcdf.File(path, "r") as file:
+        return list(file.groups)

@@ -1,0 +1,132 @@
+"""Tab-separated tables as BIDS writes them, read strictly."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from afterimage.errors import InputError
+from afterimage.io.atomic import write_text
+
+Row = dict[str, str]
+
+
+def read_text(path: Path) -> str:
+    """Read a UTF-8 text file; an error names the first offending byte."""
+    if not path.is_file():
+        raise InputError(
+            "a file is missing", where=str(path), expected="a readable file", fix="put it there"
+        )
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            "a text file is not UTF-8",
+            where=f"{path}, byte {error.start}",
+            found=f"byte 0x{error.object[error.start]:02x}",
+            expected="UTF-8 text",
+            fix="save the file as UTF-8 (in a spreadsheet: export as 'Unicode text, UTF-8')",
+        ) from None
+
+
+def read_tsv(path: Path, required: Sequence[str] = ()) -> list[Row]:
+    """Read a tab-separated table with a header line.
+
+    Parameters
+    ----------
+    path : Path
+        The file. UTF-8, one header line, tabs between cells.
+    required : sequence of str
+        Columns that must be there.
+
+    Returns
+    -------
+    list of dict
+        One dict a row, in file order; every value a string, ``n/a`` kept as it is.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, is not UTF-8, has no tabs, lacks a required column, or has a row
+        with the wrong number of cells.
+    """
+    lines = read_text(path).splitlines()
+    while lines and not lines[-1].strip():
+        lines.pop()
+    if not lines:
+        raise InputError(
+            "a table is empty",
+            where=str(path),
+            expected=f"a header with {', '.join(required)}" if required else "a header line",
+            fix="write the table again",
+        )
+    header = [name.strip() for name in lines[0].split("\t")]
+    missing = [name for name in required if name not in header]
+    if missing:
+        separator = next((s for s in (",", ";", " ") if s in lines[0]), None)
+        no_tabs = "\t" not in lines[0] and separator and len(required) > 1
+        raise InputError(
+            "a table has no tabs" if no_tabs else "a table lacks a column",
+            where=f"{path}, line 1",
+            found=lines[0][:120],
+            expected=f"tab-separated columns, among them {', '.join(required)}",
+            fix="separate the columns by tabs" if no_tabs else f"add: {', '.join(missing)}",
+        )
+    if len(set(header)) != len(header):
+        twice = next(name for name in header if header.count(name) > 1)
+        raise InputError(
+            "a table has the same column twice", where=f"{path}, line 1", found=twice,
+            expected="each column once", fix="rename or remove one",
+        )  # fmt: skip
+    rows = []
+    for number, line in enumerate(lines[1:], start=2):
+        cells = line.split("\t")
+        if len(cells) != len(header):
+            raise InputError(
+                "a row of a table has the wrong number of cells",
+                where=f"{path}, line {number}",
+                found=f"{len(cells)} cells",
+                expected=f"{len(header)} cells ({', '.join(header)})",
+                fix="separate cells by single tabs; write n/a for a missing value",
+            )
+        rows.append({name: cell.strip() for name, cell in zip(header, cells, strict=True)})
+    return rows
+
+
+def format_cell(value: Any) -> str:
+    """Write one value as BIDS does: ``n/a`` for what is missing, floats at 9 digits."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return "n/a"
+    if isinstance(value, float):
+        return f"{value:.9g}"
+    return str(value).replace("\t", " ").replace("\n", " ")
+
+
+def write_tsv(path: Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """Write rows as a tab-separated table, atomically; absent values become ``n/a``."""
+    lines = ["\t".join(columns)]
+    lines += ["\t".join(format_cell(row.get(name)) for name in columns) for row in rows]
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object, with a clear error where it is not one."""
+    try:
+        value = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise InputError(
+            "a JSON file cannot be read",
+            where=f"{path}, line {error.lineno}",
+            found=error.msg,
+            expected="a JSON object",
+            fix="check commas and quotes",
+        ) from None
+    if not isinstance(value, dict):
+        raise InputError(
+            "a JSON file does not hold an object", where=str(path),
+            found=type(value).__name__, expected="an object { ... }", fix="write the file again",
+        )  # fmt: skip
+    return value

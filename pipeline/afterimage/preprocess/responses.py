@@ -1,0 +1,139 @@
+"""Prepared responses checked and described: unusable units, bad trials, reliability."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class ResponseScan:
+    """What one pass over the responses of a subject found.
+
+    Attributes
+    ----------
+    constant : array of bool, shape (n_units,)
+        Units whose finite values are all the same.
+    never_finite : array of bool, shape (n_units,)
+        Units without one finite value.
+    bad_trials : array of int
+        Trials with a non-finite value in a unit that is otherwise usable.
+    """
+
+    constant: np.ndarray
+    never_finite: np.ndarray
+    bad_trials: np.ndarray
+
+    @property
+    def usable(self) -> np.ndarray:
+        """Units to keep, array of bool of shape (n_units,)."""
+        return ~(self.constant | self.never_finite)
+
+
+def scan_responses(chunks: Iterable[np.ndarray]) -> ResponseScan:
+    """Find unusable units and trials in one pass over chunks of trials.
+
+    Parameters
+    ----------
+    chunks : iterable of array of shape (k, n_units[, n_times])
+        Consecutive trials, each chunk read once.
+
+    Returns
+    -------
+    ResponseScan
+    """
+    low = high = finite_count = None
+    partly: list[np.ndarray] = []  # per trial: which units have a non-finite value
+    for chunk in chunks:
+        values = np.asarray(chunk, dtype=np.float32).reshape(len(chunk), chunk.shape[1], -1)
+        finite = np.isfinite(values)
+        chunk_low = np.where(finite, values, np.inf).min(axis=(0, 2))
+        chunk_high = np.where(finite, values, -np.inf).max(axis=(0, 2))
+        count = finite.sum(axis=(0, 2))
+        if low is None:
+            low, high, finite_count = chunk_low, chunk_high, count
+        else:
+            low, high = np.minimum(low, chunk_low), np.maximum(high, chunk_high)
+            finite_count += count
+        partly.append(~finite.all(axis=2))
+    if low is None or high is None or finite_count is None:
+        raise ValueError("no trials to scan")
+    never_finite = finite_count == 0
+    constant = ~never_finite & (low == high)
+    keep = ~(never_finite | constant)
+    bad = [index for index, row in enumerate(np.concatenate(partly)) if row[keep].any()]
+    return ResponseScan(constant, never_finite, np.array(bad, dtype=np.int64))
+
+
+def repeat_index(stimuli: np.ndarray) -> np.ndarray:
+    """Number the repeats of each stimulus from 0 in trial order; int64, shape (n_trials,)."""
+    counts: dict[str, int] = {}
+    repeats = np.empty(len(stimuli), dtype=np.int64)
+    for trial, name in enumerate(stimuli):
+        repeats[trial] = counts.get(name, 0)
+        counts[name] = repeats[trial] + 1
+    return repeats
+
+
+def seeded_split(stimuli: Iterable[str], test_fraction: float, random_state: int) -> dict[str, str]:
+    """Split stimuli at random into ``train`` and ``test``; the order given does not matter.
+
+    Parameters
+    ----------
+    stimuli : iterable of str
+        The ids of all stimuli of the dataset, so that every subject gets the same split.
+    test_fraction : float
+        Share of stimuli for the test set; at least one stimulus on either side.
+    random_state : int
+        Seed.
+
+    Returns
+    -------
+    dict
+        Stimulus id to ``train`` or ``test``.
+    """
+    names = sorted(set(stimuli))
+    n_test = min(max(1, round(test_fraction * len(names))), len(names) - 1)
+    order = np.random.default_rng(random_state).permutation(len(names))
+    test = {names[index] for index in order[:n_test]}
+    return {name: "test" if name in test else "train" for name in names}
+
+
+def noise_ceiling(responses: np.ndarray, stimuli: np.ndarray) -> np.ndarray:
+    """Estimate the noise ceiling of each unit from repeats, as a correlation.
+
+    With the variance of repeats around their mean ``v_noise`` (pooled over stimuli, unbiased) and
+    the variance of single trials ``v_total``, the signal variance is
+    ``v_signal = max(0, v_total - v_noise)`` and the largest correlation that a perfect model can
+    reach with one trial is ``sqrt(v_signal / (v_signal + v_noise))`` (Allen et al. 2022,
+    doi:10.1038/s41593-021-00962-x).
+
+    Parameters
+    ----------
+    responses : array of shape (n_trials, n_units)
+        Training trials; a time axis is averaged before.
+    stimuli : array of str, shape (n_trials,)
+
+    Returns
+    -------
+    array of shape (n_units,), float32
+        NaN where no stimulus was repeated.
+    """
+    names, inverse, counts = np.unique(stimuli, return_inverse=True, return_counts=True)
+    repeated = counts[inverse] > 1
+    n_units = responses.shape[1]
+    if not repeated.any():
+        return np.full(n_units, np.nan, dtype=np.float32)
+    values = np.asarray(responses, dtype=np.float64)
+    sums = np.zeros((len(names), n_units))
+    np.add.at(sums, inverse, values)
+    residual = values[repeated] - (sums / counts[:, None])[inverse[repeated]]
+    degrees = int((counts[counts > 1] - 1).sum())
+    noise = (residual**2).sum(axis=0) / degrees
+    total = values.var(axis=0, ddof=1)
+    signal = np.maximum(total - noise, 0.0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ceiling = np.sqrt(signal / (signal + noise))
+    return np.nan_to_num(ceiling, nan=0.0).astype(np.float32)

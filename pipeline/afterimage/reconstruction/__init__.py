@@ -1,0 +1,1 @@
+"""From predicted features to pictures: one method a file, all behind one interface."""

@@ -1,0 +1,133 @@
+"""The record of a run: what was run, with what, what failed; and the reports of failed subjects."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from afterimage import __version__
+from afterimage.bids.description import describe_derivatives
+from afterimage.bids.index import read_units
+from afterimage.io.atomic import write_json, write_text
+from afterimage.settings import StageConfig
+from afterimage.stages.runner import stage_module
+
+
+def start_run(root: Path, bids_dir: Path, run_id: str, settings: dict[str, Any]) -> None:
+    """Begin a run: describe the output, sweep up what a killed run left, save config and units.
+
+    Parameters
+    ----------
+    root : Path
+        The output dataset.
+    bids_dir : Path
+        The dataset.
+    run_id : str
+        Name of the folder under ``logs/``.
+    settings : dict
+        The effective configuration.
+    """
+    describe_derivatives(root, bids_dir)
+    for leftover in root.rglob(".writing-*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+    reset_errors(root)
+    folder = root / "logs" / run_id
+    write_text(folder / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
+    write_text(root / "code" / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
+    units = root / "code" / "units.tsv"
+    write_text(folder / "units.tsv", units.read_text(encoding="utf-8"))
+    write_json(folder / "environment.json", environment())
+
+
+def reset_errors(root: Path) -> None:
+    """Forget the errors of earlier runs; record the subjects whose files are missing."""
+    shutil.rmtree(root / "logs" / "errors", ignore_errors=True)
+    for row in read_units(root / "code" / "units.tsv"):
+        if row["problem"] != "n/a":
+            write_json(
+                root / "logs" / "errors" / f"index_sub-{row['subject']}.json",
+                {
+                    "stage": "index",
+                    "unit": f"sub-{row['subject']}",
+                    "exit_code": 65,
+                    "message": row["problem"].replace(" | ", "\n"),
+                },
+            )
+
+
+def environment() -> dict[str, Any]:
+    """Return versions, machine and command of this process."""
+    names = sorted(
+        {(d.metadata["Name"] or "").lower(): d.version for d in importlib.metadata.distributions()}.items()
+    )
+    return {
+        "afterimage": __version__,
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "processors": os.cpu_count(),
+        "packages": dict(names),
+    }
+
+
+def error_records(root: Path) -> list[dict[str, Any]]:
+    """Return the errors of the last run, in a fixed order."""
+    return [
+        json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted((root / "logs" / "errors").glob("*.json"))
+    ]
+
+
+def finish_run(root: Path, *, failed: bool) -> None:
+    """End a run: subjects that failed get a report all the same, and the group report names them."""
+    units = {record["unit"] for record in error_records(root)}
+    if failed or units:
+        write_reports(root, subjects=sorted(unit.removeprefix("sub-") for unit in units - {"group"}))
+
+
+def write_reports(root: Path, subjects: list[str] | None = None) -> list[Path]:
+    """Write reports from what is there: those of ``subjects`` (None: all), and the group's."""
+    from afterimage.config.load import load_config
+
+    saved = root / "code" / "config.yaml"
+    config = load_config([saved] if saved.is_file() else [])
+    hidden = workflow_values(config)
+    written = []
+    known = [row["subject"] for row in read_units(root / "code" / "units.tsv")]
+    subject_module = stage_module("report_subject")
+    for subject in known if subjects is None else subjects:
+        section = config.report_subject.model_copy(update=hidden)
+        path = root / f"sub-{subject}.html"
+        write_text(path, subject_module.build(root, subject, section))
+        written.append(path)
+    section = config.report_group.model_copy(update=hidden)
+    path = root / "group.html"
+    write_text(path, stage_module("report_group").build(root, section))
+    return [*written, path]
+
+
+def workflow_values(config: Any) -> dict[str, Any]:
+    """Return what the workflow passes to the report stages: the sections, and what was changed."""
+    from afterimage.config.template import differences
+
+    sections = {
+        name: config.section(name)
+        for name in type(config).model_fields
+        if isinstance(getattr(config, name), StageConfig) and not name.startswith("report")
+    }
+    changes = [
+        [key, json.dumps(default), json.dumps(value)]
+        for key, default, value in differences(config)
+        if not key.startswith("report")
+    ]
+    return {"sections": sections, "changes": changes}

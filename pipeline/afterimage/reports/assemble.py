@@ -1,0 +1,380 @@
+"""Assemble reports: sections in the order of ``spec/*.yml``, laid out by jinja templates.
+
+The page needs nothing from outside: style, script and pictures are inside it, and its content
+security policy forbids loading anything else. All text from data is escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
+
+import numpy as np
+
+from afterimage.reports import gallery, tables, text, verdict
+from afterimage.reports.figures import GROUP_FIGURES, SUBJECT_FIGURES
+from afterimage.reports.figures.style import DARK, LIGHT, PANEL_WIDTH_IN, PX_PER_IN, recolour
+from afterimage.reports.labels import METRICS, decoders_of, duration, inline, label_title, metric
+from afterimage.reports.model import (
+    Figure,
+    GroupReport,
+    Image,
+    Panel,
+    Section,
+    SubjectReport,
+)
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+AUDIT_ROWS = (
+    (
+        "shuffledBrain",
+        "Shuffled brain",
+        "Responses of the wrong test trial go through the same decoder and generator. If this "
+        "scores above chance, the score rewards something that does not come from the brain.",
+    ),
+    (
+        "meanBrain",
+        "Mean brain",
+        "The average training response goes through the same chain, so every test image gets the "
+        "same reconstruction. It shows what the generator makes up on its own.",
+    ),
+    (
+        "meanTrainingImage",
+        "Mean training image",
+        "The pixel average of the training images, the same for every test image. Blurry guesses "
+        "score well in pixel metrics; a reconstruction must beat this one.",
+    ),
+    (
+        "nearestTrainingImage",
+        "Nearest training image",
+        "A picture the subject saw in training, chosen from the responses alone. A generator that "
+        "scores no higher than this has only recalled its training set.",
+    ),
+    (
+        "clusterOracle",
+        "Cluster oracle",
+        "An oracle that knows which cluster the seen image belongs to, and nothing else. Two-way "
+        "scores below its score do not show more than the kind of picture.",
+    ),
+)
+
+
+def assemble_subject(report: SubjectReport) -> str:
+    """Lay out the report of one subject.
+
+    Parameters
+    ----------
+    report : SubjectReport
+        Whatever is known; sections without data say what is missing.
+
+    Returns
+    -------
+    html : str
+        A whole page, the same for the same input.
+    """
+    builders: Mapping[str, Callable[[SubjectReport], dict[str, Any]]] = {
+        "summary": _summary,
+        "responses": _responses,
+        "decoding": _decoding,
+        "gallery": _gallery,
+        "scores": _scores,
+        "audit": _audit,
+        "methods": _methods,
+        "provenance": _provenance,
+        "errors": _errors,
+    }
+    panels = {name: build(report) for name, build in SUBJECT_FIGURES.items()}
+    sections = _sections("subject.yml", panels, {k: b(report) for k, b in builders.items()})
+    return _render(
+        title=f"sub-{report.subject}",
+        kind="Subject report",
+        report=report,
+        sections=sections,
+        up=report.group_href,
+    )
+
+
+def assemble_group(report: GroupReport) -> str:
+    """Lay out the report of all subjects.
+
+    Parameters
+    ----------
+    report : GroupReport
+        Subjects, their metric rows, and the checks of the leak linter.
+
+    Returns
+    -------
+    html : str
+        A whole page, the same for the same input.
+    """
+    failed = [subject for subject in report.subjects if subject.status == "failed"]
+    scores, n_left_out = tables.group_score_table(report)
+    checks = list(report.leak_linter)
+    bodies: dict[str, dict[str, Any]] = {
+        "group_summary": {
+            "table": tables.subject_table(report),
+            "n": len(report.subjects),
+            "n_done": sum(subject.status == "done" for subject in report.subjects),
+            "failed": failed,
+            "means": _group_means(report),
+            "n_leaks": sum(not check.get("ok") for check in checks),
+            "changes": tables.change_table(report.config_changes),
+        },
+        "group_scores": {"table": scores, "n_left_out": n_left_out},
+        "group_linter": {
+            "failed": [check for check in checks if not check.get("ok")],
+            "summary": _linter_summary(checks),
+        },
+        "methods": {"text": text.group_methods(report)},
+        "group_errors": {"failed": failed},
+    }
+    panels = {name: build(report) for name, build in GROUP_FIGURES.items()}
+    return _render(
+        title="Group",
+        kind="Group report",
+        report=report,
+        sections=_sections("group.yml", panels, bodies),
+        up="",
+    )
+
+
+# ---- sections of the subject report -------------------------------------------------------------
+
+
+def _summary(report: SubjectReport) -> dict[str, Any]:
+    facts = text.subject_facts(report)
+    times = [run.runtime_s for run in report.stages if run.runtime_s is not None]
+    runtime = report.runtime_s if report.runtime_s is not None else sum(times) if times else None
+    kind = facts.get("unit_kind", "unit")
+    tiles = [
+        (f"{kind}s used", facts.get("n_units")),
+        ("dropped", facts.get("n_dropped")),
+        ("training trials", facts.get("n_train_trials")),
+        ("training images", facts.get("n_train_stimuli")),
+        ("test trials", facts.get("n_test_trials")),
+        ("test images", facts.get("n_test_stimuli") or _n_test(report)),
+        ("run time", duration(runtime) if runtime is not None else None),
+    ]
+    return {
+        "verdict": verdict.judge(report),
+        "glance": tables.glance_table(report),
+        "tiles": [(name, value) for name, value in tiles if value is not None],
+        "exclusions": report.exclusions,
+        "changes": tables.change_table(report.config_changes),
+        "versions": sorted(report.versions.items()),
+    }
+
+
+def _n_test(report: SubjectReport) -> int | None:
+    return len(report.gallery.stimulus) if report.gallery else None
+
+
+def _responses(report: SubjectReport) -> dict[str, Any]:
+    data = report.responses
+    if data is None:
+        return {"facts": None}
+    _, counts = np.unique(np.asarray([str(s) for s in data.stimulus]), return_counts=True)
+    n_times = data.responses.shape[2] if data.responses.ndim == 3 else 0
+    return {
+        "facts": text.subject_facts(report),
+        "n_times": n_times,
+        "n_stimuli": len(counts),
+        "n_repeated": int((counts > 1).sum()),
+        "max_repeats": int(counts.max(initial=0)),
+    }
+
+
+def _decoding(report: SubjectReport) -> dict[str, Any]:
+    return {"table": tables.fit_table(report)}
+
+
+def _gallery(report: SubjectReport) -> dict[str, Any]:
+    shown = gallery.view(report.gallery, decoders_of(report.metrics)) if report.gallery else None
+    return {
+        "view": shown,
+        "unscored": report.gallery is not None and report.gallery.seen is None,
+        "why": report.unscored,
+    }
+
+
+def _scores(report: SubjectReport) -> dict[str, Any]:
+    roles = ("reconstruction", "prediction", "ceiling")
+    names = dict.fromkeys(str(row.get("metric")).partition("_")[0] for row in report.metrics)
+    return {
+        "table": tables.score_table(report.metrics, roles, "Every score of this subject"),
+        "effect": verdict.method_effect(report),
+        "why": report.unscored,
+        "glossary": [METRICS[name] for name in METRICS if name in names],
+    }
+
+
+def _audit(report: SubjectReport) -> dict[str, Any]:
+    labels = {str(row.get("label")) for row in report.metrics}
+    audit = report.audit
+    decoders = decoders_of(report.metrics)
+    pairs = gallery.duplicates_view(audit.near_duplicates) if audit else ()
+    return {
+        "audit": audit,
+        "table": tables.score_table(
+            report.metrics, ("baseline", "audit"), "Audit and baseline rows"
+        ),
+        "rows": [
+            (title, meaning)
+            for prefix, title, meaning in AUDIT_ROWS
+            if any(prefix.lower() in label.lower() for label in labels)
+        ],
+        "pairs": pairs,
+        "n_pairs": len(audit.near_duplicates) if audit else 0,
+        "gallery": gallery.view(audit.gallery, decoders) if audit and audit.gallery else None,
+        "n_failed": sum(not c.get("ok") for c in audit.leak_linter) if audit else 0,
+    }
+
+
+def _methods(report: SubjectReport) -> dict[str, Any]:
+    tags, facts = text.subject_tags(report), text.subject_facts(report)
+    return {"text": text.methods_text(tags, facts, report.stages)}
+
+
+def _provenance(report: SubjectReport) -> dict[str, Any]:
+    return {
+        "table": tables.stage_table(report.stages),
+        "commands": [(run.name, run.command) for run in report.stages if run.command],
+    }
+
+
+def _errors(report: SubjectReport) -> dict[str, Any]:
+    return {"errors": report.errors, "stale": [run for run in report.stages if run.stale]}
+
+
+# ---- sections of the group report ---------------------------------------------------------------
+
+
+def _group_means(report: GroupReport) -> list[tuple[str, str, int]]:
+    """Mean over subjects of the headline metric, one a reconstruction label."""
+    rows = [row for row in report.metrics if row.get("role") == "reconstruction"]
+    names = {str(row.get("metric")) for row in rows}
+    wanted = (report.headline_metric, "twoway_clip", "twoway_pixels", "pixcorr")
+    name = next((n for n in wanted if n in names), "")
+    if not name:
+        return []
+    means: dict[str, list[float]] = {}
+    for row in rows:
+        value = tables.as_number(row.get("value"))
+        if row.get("metric") == name and value is not None:
+            means.setdefault(str(row["label"]), []).append(value)
+    described, decoders = metric(name), decoders_of(rows)
+    return [
+        (
+            f"{label_title(label, decoders)}, {inline(described.title)}",
+            described.write(float(np.mean(values))),
+            len(values),
+        )
+        for label, values in means.items()
+    ]
+
+
+def _linter_summary(checks: Sequence[Mapping[str, Any]]) -> list[tuple[str, int, int]]:
+    """Count passes and failures of each check over subjects."""
+    counts: dict[str, list[int]] = {}
+    for check in checks:
+        entry = counts.setdefault(str(check.get("check")), [0, 0])
+        entry[0 if check.get("ok") else 1] += 1
+    return [(name, passed, failed) for name, (passed, failed) in counts.items()]
+
+
+# ---- laying out ---------------------------------------------------------------------------------
+
+
+def _sections(
+    spec: str, panels: Mapping[str, list[Panel]], bodies: Mapping[str, dict[str, Any]]
+) -> tuple[Section, ...]:
+    sections, number = [], 0
+    for entry in text.read_spec(spec):
+        figures = []
+        for described in entry.get("figures", ()):
+            drawn = panels[described["id"]]
+            if drawn:
+                number += 1
+                figures.append(_figure(number, described, drawn))
+        sections.append(
+            Section(
+                id=entry["id"],
+                title=entry["title"],
+                question=entry["question"],
+                template=f"sections/{entry['id']}.html.jinja",
+                figures=tuple(figures),
+                body=bodies[entry["id"]],
+            )
+        )
+    return tuple(sections)
+
+
+def _figure(number: int, described: Mapping[str, str], panels: Sequence[Panel]) -> Figure:
+    images = []
+    for panel in panels:
+        svg = panel.draw(LIGHT)
+        dark = _svg_uri(recolour(svg, LIGHT, DARK))
+        width = round(PANEL_WIDTH_IN * PX_PER_IN)
+        images.append(Image(panel.alt, _svg_uri(svg), dark, panel.title, width=width))
+    return Figure(
+        id=described["id"],
+        number=number,
+        caption=described["caption"],
+        images=tuple(images),
+        good=described.get("good", ""),
+        bad=described.get("bad", ""),
+    )
+
+
+def _svg_uri(svg: bytes) -> str:
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode('ascii')}"
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("afterimage.reports"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters["local"] = local_link
+    return environment
+
+
+def local_link(path: str) -> str:
+    """Turn a relative path into a link; anything with a scheme or a host leads nowhere."""
+    parts = urlsplit(path)
+    return "#" if parts.scheme or parts.netloc else quote(path, safe="/#._-~")
+
+
+def _render(
+    *,
+    title: str,
+    kind: str,
+    report: SubjectReport | GroupReport,
+    sections: Sequence[Section],
+    up: str,
+) -> str:
+    environment = _environment()
+    script = environment.get_template("script.js.jinja").render()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    return environment.get_template("page.html.jinja").render(
+        title=title,
+        kind=kind,
+        report=report,
+        sections=sections,
+        up=up,
+        script=script,
+        script_digest=digest,
+        style=environment.get_template("style.css.jinja").render(),
+    )

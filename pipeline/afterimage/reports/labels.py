@@ -1,0 +1,207 @@
+"""Names, directions and number formats of metrics and rows, for readers outside the project."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from afterimage.reports.model import Row
+
+METHOD_ORDER = ("linear_pixels", "low_level", "retrieval", "latent_diffusion")
+METHOD_TITLES = {
+    "linear_pixels": "Linear",
+    "low_level": "Low-level",
+    "retrieval": "Retrieval",
+    "latent_diffusion": "Diffusion",
+}
+_SOURCES = {
+    "shuffledBrain": "Shuffled brain",
+    "meanBrain": "Mean brain",
+    "ceiling": "Generator ceiling",
+    "generatorCeiling": "Generator ceiling",
+}
+_BASE_ORDER = ("pixcorr", "mse", "ssim", "twoway", "retrieval")
+METRICS = {
+    "pixcorr": (
+        "Pixel correlation",
+        "Pearson r between the pixels of the seen and the reconstructed image, mean over images.",
+    ),
+    "mse": ("Mean squared error", "Mean squared pixel difference, intensities from 0 to 1."),
+    "ssim": (
+        "Structural similarity",
+        "Local luminance, contrast and structure of grey images; 1 means identical.",
+    ),
+    "twoway": (
+        "Two-way identification",
+        "How often the reconstruction is closer to its own image than to another test image.",
+    ),
+    "retrieval": (
+        "Retrieval",
+        "How often the right image is among the k nearest of all test images.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is written: title, explanation, direction, and whether it is a percentage."""
+
+    name: str
+    title: str
+    explanation: str
+    lower_is_better: bool
+    percent: bool
+
+    def write(self, value: Any) -> str:
+        """Write one value with the digits this metric deserves; an en dash where not known."""
+        number = as_number(value)
+        if number is None:
+            return "–"
+        text = f"{100 * number:.1f} %" if self.percent else f"{number:.3f}"
+        if self.name == "mse":
+            text = f"{number:.4f}"
+        return text.replace("-", "−")
+
+    def interval(self, low: Any, high: Any) -> str:
+        """Write an interval, or an en dash where either end is not known."""
+        if as_number(low) is None or as_number(high) is None:
+            return "–"
+        return f"{self.write(low).removesuffix(' %')} to {self.write(high)}"
+
+
+def as_number(value: Any) -> float | None:
+    """Read a number from a table cell; None for NaN, infinities, empty text and "n/a"."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def metric(name: str) -> Metric:
+    """Describe a metric by its name in ``metrics.tsv``; unknown names are shown as they are."""
+    base, _, rest = name.partition("_")
+    title, explanation = METRICS.get(base, (name, ""))
+    if base == "twoway" and rest:
+        within = rest.startswith("within_cluster")
+        encoder = _encoder_title(rest.removeprefix("within_cluster").lstrip("_"))
+        title += f"{' within a cluster' if within else ''}{', ' if encoder else ''}{encoder}"
+    elif match := re.fullmatch(r"retrieval_top(\d+)_?(.*)", name):
+        backward = match.group(2).endswith("image_to_brain")
+        of = re.sub(r"_?(image_to_brain|brain_to_image)$", "", match.group(2))
+        encoder = f", {_encoder_title(of)}" if of else ""
+        arrow = "image → brain" if backward else "brain → image"
+        title += f", top {match.group(1)}{encoder} ({arrow})"
+    return Metric(name, title, explanation, base == "mse", base in ("twoway", "retrieval"))
+
+
+def _encoder_title(encoder: str) -> str:
+    known = {"clip": "CLIP", "vae": "VAE latents", "dinov2": "DINOv2", "dino": "DINO"}
+    return known.get(encoder, encoder.replace("_", " "))
+
+
+def metric_order(names: Iterable[str]) -> list[str]:
+    """Sort metric names: pixels first, then identification, then retrieval, unknown ones last."""
+
+    def rank(name: str) -> tuple[int, str]:
+        base = name.partition("_")[0]
+        return (_BASE_ORDER.index(base) if base in _BASE_ORDER else len(_BASE_ORDER), name)
+
+    return sorted(set(names), key=rank)
+
+
+def inline(title: str) -> str:
+    """Write a title inside a sentence: its first letter small, names such as CLIP kept."""
+    return title[:1].lower() + title[1:]
+
+
+def words(label: str) -> str:
+    """Split camelCase: ``meanTrainingImage`` becomes ``Mean training image``."""
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", label).replace("_", " ")
+    return spaced[:1].upper() + spaced[1:].lower() if spaced != label.upper() else spaced
+
+
+def method_of(label: str) -> str:
+    """Find the reconstruction method a label ends in, or an empty string."""
+    for name in METHOD_ORDER:
+        camel = "".join(part.capitalize() for part in name.split("_"))
+        if label.endswith(camel):
+            return name
+    return ""
+
+
+def label_title(label: str, decoders: Sequence[str] = ()) -> str:
+    """Name a row or a gallery column.
+
+    Parameters
+    ----------
+    label : str
+        As in ``metrics.tsv``, for example ``shuffledBrainLowLevel``.
+    decoders : sequence of str
+        Decoders of this report; with more than one, the title says which.
+    """
+    method = method_of(label)
+    if not method:
+        return label if label in decoders else words(label)
+    title = METHOD_TITLES[method]
+    camel = "".join(part.capitalize() for part in method.split("_"))
+    source = label.removesuffix(camel)
+    if source in _SOURCES:
+        return f"{_SOURCES[source]}, {title.lower()}"
+    if source in decoders or source.islower() or not source:
+        return f"{title} ({source})" if len(decoders) > 1 and source else title
+    return words(label)
+
+
+def main_metrics(names: Iterable[str]) -> list[str]:
+    """Leave out the metrics that are for the tables only: within a cluster, and top 5."""
+    ordered = metric_order(names)
+    return [n for n in ordered if "within_cluster" not in n and "_top5" not in n] or ordered
+
+
+def is_shuffled(label: str) -> bool:
+    """Whether a row was made from the responses of the wrong trial."""
+    return "shuffledbrain" in label.lower()
+
+
+def decoders_of(rows: Sequence[Row]) -> list[str]:
+    """List the decoders that made the reconstructions, in order of appearance."""
+    found = [str(row.get("decoder") or "") for row in rows if row.get("role") == "reconstruction"]
+    return [name for name in dict.fromkeys(found) if name]
+
+
+def find(rows: Sequence[Row], label: str, name: str) -> Row | None:
+    """Find the row of one label and metric."""
+    for row in rows:
+        if row.get("label") == label and row.get("metric") == name:
+            return row
+    return None
+
+
+def pipeline_rank(row: Row) -> int:
+    """Rank a reconstruction row by how late in the pipeline its method stands."""
+    method = str(row.get("method") or "") or method_of(str(row.get("label", "")))
+    return METHOD_ORDER.index(method) if method in METHOD_ORDER else -1
+
+
+def duration(seconds: float | None) -> str:
+    """Write a duration: ``8.1 s``, ``3 min 12 s``, ``2 h 05 min``."""
+    if seconds is None or not math.isfinite(seconds):
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def p_text(value: Any) -> str:
+    """Write a p value with two significant digits."""
+    number = as_number(value)
+    if number is None:
+        return "–"
+    return f"{number:.3f}" if number >= 0.001 else f"{number:.1e}".replace("e-0", "e−")

@@ -1,0 +1,534 @@
+"""What a report is made of: the inputs a stage fills in, and the pieces the templates lay out.
+
+A stage reads files and fills a `SubjectReport` or `GroupReport`; `assemble` turns it into HTML.
+Every field without a default is needed; every other one may be left out, and the page says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from afterimage.reports.figures.style import Theme
+
+Row = Mapping[str, Any]
+"""One row of ``metrics.tsv`` with its columns as keys: subject label decoder method role metric
+value ci_low ci_high chance chance_low chance_high ceiling p n protocol. Numbers may be numbers,
+numeric strings, NaN, None, "" or "n/a" (the last four mean: not known)."""
+
+
+@dataclass(frozen=True)
+class ConfigChange:
+    """One setting that differs from its default.
+
+    Parameters
+    ----------
+    key : str
+        Dotted key, for example ``"reconstruct.strength"``.
+    default, used : str
+        Both values, as they would be written in YAML.
+    """
+
+    key: str
+    default: str
+    used: str
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    """Something left out of the analysis, and why.
+
+    Parameters
+    ----------
+    what : str
+        What was left out, for example ``"units"``, ``"trials"`` or a file name.
+    why : str
+        The reason in plain words, for example ``"constant over all trials"``.
+    n : int, optional
+        How many.
+    """
+
+    what: str
+    why: str
+    n: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Responses:
+    """Single-trial responses, for the section of that name.
+
+    Parameters
+    ----------
+    responses : array of shape (n_trials, n_units) or (n_trials, n_units, n_times), float32
+        The units and trials used (after exclusions).
+    stimulus : sequence of str, shape (n_trials,)
+        Stimulus id of each trial; equal ids are repeats.
+    split : sequence of str, shape (n_trials,), optional
+        ``"train"``, ``"val"`` or ``"test"``.
+    roi : sequence of str, shape (n_units,), optional
+        Region of each unit; an empty string where it has none.
+    ceiling : array of shape (n_units,), optional
+        Noise ceiling of each unit, 0 to 1; NaN where not known.
+    unit_kind : str
+        What a unit is, in the singular: ``"voxel"``, ``"neuron"``, ``"eeg channel"``.
+    n_dropped_units : int
+        Units dropped before decoding; the reasons belong in `SubjectReport.exclusions`.
+    """
+
+    responses: np.ndarray
+    stimulus: Sequence[str]
+    split: Sequence[str] | None = None
+    roi: Sequence[str] | None = None
+    ceiling: np.ndarray | None = None
+    unit_kind: str = "unit"
+    n_dropped_units: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class BlockFit:
+    """How well one decoder predicted one feature block inside the training data.
+
+    Parameters
+    ----------
+    decoder, block : str
+        Names, for example ``"ridge"`` and ``"clip"``.
+    r : array of shape (n_targets,), optional
+        Cross-validated Pearson r of each target, training trials only.
+    alpha : array of shape (n_targets,) or (1,), optional
+        Penalty chosen for each target, or for all of them.
+    alpha_grid : array of shape (n_alphas,), optional
+        Penalties that were tried; lets the page say how many choices fell on the edge of the grid.
+    """
+
+    decoder: str
+    block: str
+    r: np.ndarray | None = None
+    alpha: np.ndarray | None = None
+    alpha_grid: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Gallery:
+    """Pictures of one split, one column a label; the page shows a fixed choice of rows.
+
+    Parameters
+    ----------
+    stimulus : sequence of str, shape (n_images,)
+        Stimulus ids, the row order of every column.
+    columns : mapping of label to images
+        Each an array of shape (n_images, height, width, 3), uint8, or a sequence of n_images such
+        arrays of different sizes. Shown in the order given. Labels as in ``metrics.tsv``
+        (``ridgeLinearPixels``, ``ridgeLowLevel``, ``ridgeRetrieval``, ``ridgeLatentDiffusion``,
+        ``ceilingLatentDiffusion``).
+    seen : images, optional
+        What was shown; left out in an unscored run, and the page then says so.
+    score : array of shape (n_images,), optional
+        Per-image score that defines the 5th, 50th and 95th percentile rows.
+    score_metric, score_label : str
+        Which metric of which label `score` is; written beside the rows.
+    n_random, random_state : int
+        How many rows are drawn at random beside the percentile rows, and the seed.
+    """
+
+    stimulus: Sequence[str]
+    columns: Mapping[str, np.ndarray | Sequence[np.ndarray]]
+    seen: np.ndarray | Sequence[np.ndarray] | None = None
+    score: np.ndarray | None = None
+    score_metric: str = ""
+    score_label: str = ""
+    n_random: int = 8
+    random_state: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class NearDuplicate:
+    """A test picture that is nearly a training picture.
+
+    Parameters
+    ----------
+    test_stimulus, train_stimulus : str
+        Stimulus ids.
+    similarity : float
+        Similarity in the space `Audit.near_duplicate_rule` names (there: ``correlation``).
+    transform : str
+        How the training picture was turned to match: ``"mirrored"``, or empty.
+    test_image, train_image : array of shape (height, width, 3), uint8, optional
+        Both pictures.
+    """
+
+    test_stimulus: str
+    train_stimulus: str
+    similarity: float
+    test_image: np.ndarray | None = None
+    train_image: np.ndarray | None = None
+    transform: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """What ``evaluation/sub-XX_audit.json`` holds, and pictures.
+
+    Parameters
+    ----------
+    leak_linter : sequence of mappings
+        ``{"check": str, "ok": bool, "detail": str}``.
+    near_duplicates : sequence of NearDuplicate
+        All pairs found; the page shows the 12 most similar and counts the rest.
+    near_duplicate_rule : str
+        How a pair is found, for example ``"pixel correlation of 32 x 32 grey images > 0.95"``.
+    cluster_oracle : mapping, optional
+        ``{"k": int, "expected_twoway": float, ...}``; other keys are listed as they are.
+    gallery : Gallery, optional
+        Shuffled-brain and mean-brain pictures beside the real ones.
+    """
+
+    leak_linter: Sequence[Mapping[str, Any]] = ()
+    near_duplicates: Sequence[NearDuplicate] = ()
+    near_duplicate_rule: str = ""
+    cluster_oracle: Mapping[str, Any] | None = None
+    gallery: Gallery | None = None
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """One stage of this subject.
+
+    Parameters
+    ----------
+    name : str
+        Stage name.
+    version : int or str
+        The stage's VERSION.
+    status : str
+        ``"done"``, ``"failed"``, ``"skipped"`` (an earlier one failed) or ``"missing"``.
+    runtime_s, peak_memory_mb : float, optional
+        What it took.
+    config_hash, inputs_hash : str
+        Hashes of its section of the configuration and of the files it read.
+    command : str
+        The command that runs it again.
+    log_path : str
+        Log file, relative to the report.
+    stale : str
+        Empty, or why the output is out of date, for example ``"older than its configuration"``.
+    cites : sequence of str
+        The stage's CITES: keys of ``spec/references.yml``.
+    """
+
+    name: str
+    version: int | str = ""
+    status: str = "done"
+    runtime_s: float | None = None
+    peak_memory_mb: float | None = None
+    config_hash: str = ""
+    inputs_hash: str = ""
+    command: str = ""
+    log_path: str = ""
+    stale: str = ""
+    cites: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class StageError:
+    """Why a stage failed.
+
+    Parameters
+    ----------
+    stage : str
+        Stage name.
+    message : str
+        What it raised, as a person should read it (several lines are kept).
+    log_path : str
+        Log file, relative to the report.
+    log_tail : str
+        Last lines of that log.
+    """
+
+    stage: str
+    message: str
+    log_path: str = ""
+    log_tail: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class SubjectReport:
+    """Everything `assemble_subject` needs.
+
+    Parameters
+    ----------
+    subject : str
+        Label without ``sub-``.
+    dataset : str
+        Name of the dataset.
+    created : str
+        When the report was made, as text (the stage gives it, so equal inputs give equal bytes).
+    run_id : str
+        Name of the folder under ``logs/``.
+    versions : mapping of str to str
+        Package and version; the key ``"afterimage"`` is named in the methods text.
+    command : str
+        The command the user typed.
+    config_changes : sequence of ConfigChange
+        Empty means: all defaults.
+    config_hash : str
+        Hash of the effective configuration.
+    runtime_s : float, optional
+        Wall time; default the sum over `stages`.
+    exclusions : sequence of Exclusion
+        Units, trials and files left out, and why.
+    responses : Responses, optional
+    fits : sequence of BlockFit
+        One a decoder and feature block.
+    gallery : Gallery, optional
+        Test pictures.
+    metrics : sequence of Row
+        All rows of ``metrics.tsv``; empty in an unscored run.
+    unscored : str
+        Empty, or why there are no scores, for example ``"the test images are absent"``.
+    headline_label, headline_metric : str
+        Row the verdict speaks of; default: the last method of the pipeline that ran, in the first
+        of twoway_clip, any twoway, pixcorr. Never chosen by its score.
+    audit : Audit, optional
+    stages : sequence of StageRun
+        In the order they run.
+    errors : sequence of StageError
+    facts : mapping
+        Numbers for the methods text: n_folds n_bootstrap n_permutations n_seeds guidance_scale
+        strength n_steps ... (``spec/methods.yml`` lists them); a sentence without its facts is
+        left out.
+    group_href : str
+        Relative link to the group report.
+    """
+
+    subject: str
+    dataset: str = ""
+    created: str = ""
+    run_id: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    command: str = ""
+    config_changes: Sequence[ConfigChange] = ()
+    config_hash: str = ""
+    runtime_s: float | None = None
+    exclusions: Sequence[Exclusion] = ()
+    responses: Responses | None = None
+    fits: Sequence[BlockFit] = ()
+    gallery: Gallery | None = None
+    metrics: Sequence[Row] = ()
+    unscored: str = ""
+    headline_label: str = ""
+    headline_metric: str = ""
+    audit: Audit | None = None
+    stages: Sequence[StageRun] = ()
+    errors: Sequence[StageError] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    group_href: str = "group.html"
+
+
+@dataclass(frozen=True)
+class GroupSubject:
+    """One subject of the group report.
+
+    Parameters
+    ----------
+    subject : str
+        Label without ``sub-``.
+    href : str
+        Relative link to its report.
+    status : str
+        ``"done"``, ``"unscored"`` or ``"failed"``.
+    stage, message : str
+        Where and why it failed.
+    n_units, n_train_trials, n_test_stimuli : int, optional
+    runtime_s : float, optional
+    """
+
+    subject: str
+    href: str = ""
+    status: str = "done"
+    stage: str = ""
+    message: str = ""
+    n_units: int | None = None
+    n_train_trials: int | None = None
+    n_test_stimuli: int | None = None
+    runtime_s: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class GroupReport:
+    """Everything `assemble_group` needs.
+
+    Parameters
+    ----------
+    subjects : sequence of GroupSubject
+        All of them, the failed ones too.
+    metrics : sequence of Row
+        The rows of all subjects, with ``subject`` filled in.
+    leak_linter : sequence of mappings
+        ``{"subject": str, "check": str, "ok": bool, "detail": str}``; subject ``""`` for a check
+        made across subjects.
+    stages : sequence of StageRun
+        Only `name`, `version` and `cites` are used.
+    dataset, created, run_id, versions, command, config_changes, config_hash
+        As in `SubjectReport`.
+    headline_metric, facts
+        As in `SubjectReport`.
+    """
+
+    subjects: Sequence[GroupSubject]
+    metrics: Sequence[Row] = ()
+    leak_linter: Sequence[Mapping[str, Any]] = ()
+    stages: Sequence[StageRun] = ()
+    dataset: str = ""
+    created: str = ""
+    run_id: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    command: str = ""
+    config_changes: Sequence[ConfigChange] = ()
+    config_hash: str = ""
+    headline_metric: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+# ---- what the templates lay out ------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One plot before it is drawn: heading, alternative text, and the function that draws it."""
+
+    title: str
+    alt: str
+    draw: Callable[[Theme], bytes]
+
+
+@dataclass(frozen=True)
+class Image:
+    """A picture inside the page.
+
+    Parameters
+    ----------
+    alt : str
+        Says what is seen, for people who do not see it.
+    data_uri : str
+        ``data:image/...;base64,...``.
+    data_uri_dark : str
+        The same plot for dark screens, or empty.
+    title : str
+        Heading above it, or empty.
+    width, height : int
+        Size in CSS px; 0 lets the style sheet choose.
+    """
+
+    alt: str
+    data_uri: str
+    data_uri_dark: str = ""
+    title: str = ""
+    width: int = 0
+    height: int = 0
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Numbered plots with a caption that says what good and bad look like."""
+
+    id: str
+    number: int
+    caption: str
+    images: tuple[Image, ...]
+    good: str = ""
+    bad: str = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One table cell: text, the number it sorts by, a style class, a link and a second line."""
+
+    text: str
+    sort: float | str | None = None
+    kind: str = ""
+    href: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One table column: heading, help shown on hover, and whether it holds numbers."""
+
+    title: str
+    help: str = ""
+    numeric: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that scrolls inside its box; `sortable` ones sort by a click on a heading.
+
+    `notes` are numbered below the table.
+    """
+
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    sortable: bool = False
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class GalleryRow:
+    """One stimulus of the gallery: why it is shown, its score, and a picture a column."""
+
+    stimulus: str
+    reason: str
+    score: str
+    images: tuple[Image, ...]
+
+
+@dataclass(frozen=True)
+class GalleryView:
+    """The chosen rows of a `Gallery`, with headings."""
+
+    columns: tuple[str, ...]
+    rows: tuple[GalleryRow, ...]
+    n_images: int
+    note: str
+    pixelated: bool
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the verdict: a question, a short answer, and the numbers behind it.
+
+    `state` is ``yes``, ``partly``, ``no`` or ``unknown``.
+    """
+
+    question: str
+    state: str
+    answer: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the first screen says: one sentence, findings, and warnings that come before them."""
+
+    sentence: str
+    state: str
+    basis: str
+    findings: tuple[Finding, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of the page: the question it answers, its figures, and what its template needs."""
+
+    id: str
+    title: str
+    question: str
+    template: str
+    figures: tuple[Figure, ...] = ()
+    body: Mapping[str, Any] = field(default_factory=dict)

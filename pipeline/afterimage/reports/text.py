@@ -1,0 +1,223 @@
+"""Methods text with citations, assembled from what ran, to be pasted into a paper."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import numpy as np
+
+from afterimage.reports.labels import method_of
+from afterimage.reports.model import GroupReport, StageRun, SubjectReport
+
+_CITATION = re.compile(r"\[([^\]]*@[^\]]*)\]")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One entry of ``spec/references.yml``."""
+
+    key: str
+    authors: tuple[str, ...]
+    title: str
+    venue: str
+    year: int
+    doi: str
+    type: str
+
+    @property
+    def short(self) -> str:
+        """Author and year: ``Mölder et al., 2021``."""
+        names = [author.partition(",")[0] for author in self.authors]
+        who = names[0] if len(names) == 1 else " & ".join(names)
+        return f"{who if len(names) < 3 else names[0] + ' et al.'}, {self.year}"
+
+    @property
+    def full(self) -> str:
+        """The whole reference without its DOI."""
+        shown = self.authors if len(self.authors) <= 6 else (*self.authors[:5], "et al.")
+        title = self.title.rstrip(".")
+        return f"{'; '.join(shown)} ({self.year}). {title}. {self.venue}."
+
+    @property
+    def bibtex(self) -> str:
+        """The entry as BibTeX."""
+        venue = {"article": "journal", "inproceedings": "booktitle", "book": "publisher"}
+        fields = {
+            "author": " and ".join(self.authors),
+            "title": f"{{{self.title}}}",
+            venue.get(self.type, "howpublished"): self.venue,
+            "year": str(self.year),
+            "doi": self.doi,
+        }
+        body = ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items())
+        return f"@{self.type}{{{self.key},\n{body}\n}}"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of the methods text; with `key` it is a citation that links to its reference."""
+
+    text: str
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class MethodsText:
+    """Paragraphs (each a run of pieces), the references they cite, and the BibTeX block."""
+
+    paragraphs: tuple[tuple[Piece, ...], ...]
+    references: tuple[Reference, ...]
+    bibtex: str
+
+
+@cache
+def read_spec(name: str) -> Any:
+    """Read one YAML file of ``reports/spec``."""
+    import yaml
+
+    text = (resources.files("afterimage.reports") / "spec" / name).read_text(encoding="utf-8")
+    return yaml.safe_load(text)
+
+
+@cache
+def references() -> Mapping[str, Reference]:
+    """All references by key."""
+    return {
+        key: Reference(
+            key=key,
+            authors=tuple(entry["authors"]),
+            title=entry["title"],
+            venue=entry["venue"],
+            year=entry["year"],
+            doi=entry["doi"],
+            type=entry.get("type", "article"),
+        )
+        for key, entry in read_spec("references.yml").items()
+    }
+
+
+def subject_tags(report: SubjectReport) -> set[str]:
+    """Collect what this report used, as tags that ``spec/methods.yml`` conditions on."""
+    tags = {f"decoder:{fit.decoder}" for fit in report.fits}
+    tags |= {f"block:{fit.block}" for fit in report.fits}
+    tags |= _row_tags(report.metrics)
+    labels = list(report.gallery.columns) if report.gallery else []
+    tags |= {f"method:{method_of(label)}" for label in labels}
+    if report.responses is not None:
+        tags.add("responses")
+        if report.responses.n_dropped_units:
+            tags.add("dropped")
+    if any(tag.startswith("decoder:") for tag in tags):
+        tags.add("decoded")
+    if report.audit is not None:
+        tags.add("audit")
+    if not report.metrics and report.gallery is not None and report.gallery.seen is None:
+        tags.add("unscored")
+    return tags
+
+
+def _row_tags(rows: Sequence[Mapping[str, Any]]) -> set[str]:
+    tags = set()
+    for row in rows:
+        tags |= {f"role:{row.get('role')}", f"metric:{str(row.get('metric')).partition('_')[0]}"}
+        if row.get("role") == "reconstruction":
+            tags |= {f"method:{row.get('method')}", f"decoder:{row.get('decoder')}"}
+    if tags:
+        tags.add("scored")
+    return tags
+
+
+def subject_facts(report: SubjectReport) -> dict[str, Any]:
+    """Collect the numbers of the methods text: those counted here, then those the stage gives."""
+    facts: dict[str, Any] = {"version": report.versions.get("afterimage", "")}
+    if (data := report.responses) is not None:
+        facts |= {"n_trials": data.responses.shape[0], "n_units": data.responses.shape[1]}
+        facts |= {"unit_kind": data.unit_kind, "n_dropped": data.n_dropped_units}
+        if data.split is not None:
+            split = np.asarray([str(name) for name in data.split])
+            stimulus = np.asarray([str(name) for name in data.stimulus])
+            for name in ("train", "test"):
+                facts[f"n_{name}_trials"] = int((split == name).sum())
+                facts[f"n_{name}_stimuli"] = len(np.unique(stimulus[split == name]))
+    return facts | dict(report.facts)
+
+
+def methods_text(
+    tags: Iterable[str], facts: Mapping[str, Any], stages: Sequence[StageRun]
+) -> MethodsText:
+    """Write the methods text.
+
+    Parameters
+    ----------
+    tags : iterable of str
+        What was used (`subject_tags`).
+    facts : mapping
+        Values of the ``{placeholders}``; a sentence that lacks one is left out.
+    stages : sequence of StageRun
+        References its stages cite and no sentence does are named in a last sentence.
+
+    Returns
+    -------
+    text : MethodsText
+        Sentences come from ``spec/methods.yml``; its ``[@key; @key]`` become author and year.
+    """
+    have, known = set(tags), references()
+    cited: list[str] = []
+    paragraphs = []
+    for paragraph in read_spec("methods.yml"):
+        pieces: list[Piece] = []
+        for sentence in paragraph["sentences"]:
+            if not set(sentence.get("when", ())) <= have or set(sentence.get("unless", ())) & have:
+                continue
+            written = _fill(sentence["text"], facts)
+            if written is not None:
+                pieces += [*_pieces(written, known, cited), Piece(" ")]
+        if pieces:
+            paragraphs.append((Piece(f"{paragraph['title']}. ", "*"), *pieces[:-1]))
+    more = dict.fromkeys(key for run in stages for key in run.cites if key not in cited)
+    more_known = [key for key in more if key in known]
+    if more_known:
+        text = f"Further methods follow [{'; '.join('@' + key for key in more_known)}]."
+        paragraphs.append(tuple(_pieces(text, known, cited)))
+    entries = tuple(sorted((known[key] for key in dict.fromkeys(cited)), key=lambda r: r.short))
+    return MethodsText(tuple(paragraphs), entries, "\n\n".join(r.bibtex for r in entries))
+
+
+def group_methods(report: GroupReport) -> MethodsText:
+    """Write the methods text of the group report from the rows of all its subjects."""
+    tags = _row_tags(report.metrics) | {"group"}
+    n_done = sum(subject.status == "done" for subject in report.subjects)
+    facts = {
+        "version": report.versions.get("afterimage", ""),
+        "n_subjects": len(report.subjects),
+        "n_done": n_done,
+    }
+    return methods_text(tags, facts | dict(report.facts), report.stages)
+
+
+def _fill(text: str, facts: Mapping[str, Any]) -> str | None:
+    fields = [name for _, name, _, _ in string.Formatter().parse(text) if name]
+    if any(facts.get(name) in (None, "") for name in fields):
+        return None
+    return text.format(**{name: facts[name] for name in fields}).strip()
+
+
+def _pieces(text: str, known: Mapping[str, Reference], cited: list[str]) -> list[Piece]:
+    pieces, end = [], 0
+    for match in _CITATION.finditer(text):
+        pieces.append(Piece(text[end : match.start()] + "("))
+        keys = [key.strip().removeprefix("@") for key in match.group(1).split(";")]
+        for position, key in enumerate(keys):
+            if position:
+                pieces.append(Piece("; "))
+            pieces.append(Piece(known[key].short, key))
+        cited += keys
+        pieces.append(Piece(")"))
+        end = match.end()
+    return [*pieces, Piece(text[end:])]

@@ -1,0 +1,341 @@
+"""Check one subject's prepared responses, split them by stimulus, write them as trials."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from afterimage.bids.names import unit_of
+from afterimage.errors import InputError
+from afterimage.io.arrays import open_npy
+from afterimage.io.atomic import write_json
+from afterimage.io.tables import Row, read_json, read_tsv, write_tsv
+from afterimage.io.trials import write_trials
+from afterimage.preprocess.responses import (
+    noise_ceiling,
+    repeat_index,
+    scan_responses,
+    seeded_split,
+)
+from afterimage.settings import StageConfig
+
+VERSION = 1
+CITES = ("allen2022",)
+SPLITS = ("train", "val", "test")
+#: Trials are read this many at a time.
+CHUNK = 256
+
+
+class Config(StageConfig):
+    """How prepared responses become trials."""
+
+    test_fraction: float = Field(
+        0.2, gt=0, lt=1, description="share of stimuli to test on, where the dataset has no split"
+    )
+    min_training_trials: int = Field(
+        10, ge=2, description="a subject with fewer training trials than this is refused"
+    )
+    random_state: int | None = Field(None, description="seed of the split; default: the root seed")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the stage reads."""
+
+    stimuli_table: Path
+    responses: Path
+    trials: Path
+    units: Path | None = None
+    sidecar: Path | None = None
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the stage writes."""
+
+    trials: Path
+    split: Path
+    quality: Path
+
+
+def run(
+    inputs: Inputs, outputs: Outputs, config: Config, *, threads: int = 1, device: str = "cpu"
+) -> None:
+    """Read, check, split and write one subject's responses."""
+    subject = unit_of(inputs.responses)
+    trials = read_tsv(inputs.trials, required=("stimulus_id",))
+    responses = open_npy(inputs.responses)
+    _check_shape(responses, trials, inputs, subject)
+    stimuli = _read_stimuli(inputs, trials, subject)
+    split = _assign_split(trials, stimuli, inputs, config, subject)
+
+    def chunks() -> Iterator[np.ndarray]:
+        for start in range(0, len(responses), CHUNK):
+            yield responses[start : start + CHUNK]
+
+    scan = scan_responses(chunks())
+    if len(scan.bad_trials):
+        shown = ", ".join(str(index + 1) for index in scan.bad_trials[:10])
+        raise InputError(
+            "some trials have values that are not finite",
+            where=f"{subject}, {inputs.responses}",
+            found=f"NaN or infinity in {len(scan.bad_trials)} of {len(responses)} trials "
+            f"(rows {shown}{', ...' if len(scan.bad_trials) > 10 else ''})",
+            expected="finite numbers in every unit that has any",
+            fix="remove those trials from both files, or replace the values",
+        )
+    if not scan.usable.any():
+        raise InputError(
+            "no unit can be used", where=f"{subject}, {inputs.responses}",
+            found=f"{len(scan.usable)} units, all constant or never finite",
+            expected="units whose responses vary", fix="check how the responses were exported",
+        )  # fmt: skip
+
+    ids = np.array([row["stimulus_id"] for row in trials])
+    splits = np.array([split[name] for name in ids])
+    sidecar = read_json(inputs.sidecar) if inputs.sidecar else {}
+    ceiling = _ceiling(responses, ids, splits, scan.usable)
+    units = _unit_coordinates(inputs, responses.shape[1], scan.usable, ceiling, subject)
+    write_trials(
+        outputs.trials,
+        (np.asarray(chunk, dtype=np.float32)[:, scan.usable] for chunk in chunks()),
+        _trial_coordinates(trials, ids, splits, subject),
+        units,
+        _times(responses, sidecar, inputs, subject),
+        {
+            "subject": subject.removeprefix("sub-"),
+            "response_units": str(sidecar.get("units", "arbitrary")),
+            "position_units": str(sidecar.get("position_units", "mm")),
+        },
+    )
+    used = [row for row in stimuli.values() if row["stimulus_id"] in split]
+    rows: list[dict[str, Any]] = [
+        {**row, "split": split[row["stimulus_id"]], "n_trials": int((ids == row["stimulus_id"]).sum())}
+        for row in used
+    ]
+    extra = [name for name in rows[0] if name not in ("stimulus_id", "file", "split", "n_trials")]
+    write_tsv(outputs.split, rows, ["stimulus_id", "file", "split", "n_trials", *extra])
+    write_json(outputs.quality, _quality(responses, scan, ceiling, splits, ids, sidecar))
+
+
+def _check_shape(
+    responses: np.ndarray, trials: list[Row], inputs: Inputs, subject: str
+) -> None:
+    if responses.ndim not in (2, 3):
+        raise InputError(
+            "responses have the wrong number of dimensions",
+            where=f"{subject}, {inputs.responses}",
+            found=f"shape {responses.shape}",
+            expected="(n_trials, n_units) or (n_trials, n_units, n_times)",
+            fix="reshape the array before saving it",
+        )
+    if len(responses) != len(trials) or not len(trials):
+        raise InputError(
+            "responses and trials differ in length" if len(trials) else "a subject has no trials",
+            where=f"{subject}, {inputs.responses} and {inputs.trials}",
+            found=f"{len(responses)} rows of responses, {len(trials)} trials",
+            expected="one row of responses a trial, in the same order, and at least one",
+            fix="export both from the same list of trials",
+        )
+    if not responses.shape[1] or 0 in responses.shape:
+        raise InputError(
+            "responses have no units", where=f"{subject}, {inputs.responses}",
+            found=f"shape {responses.shape}", expected="at least one unit",
+            fix="export the responses again",
+        )  # fmt: skip
+
+
+def _read_stimuli(inputs: Inputs, trials: list[Row], subject: str) -> dict[str, Row]:
+    """Return the rows of stimuli.tsv that the trials use, checked; keyed by stimulus id."""
+    table = read_tsv(inputs.stimuli_table, required=("stimulus_id", "file"))
+    counts = Counter(row["stimulus_id"] for row in table)
+    known = {row["stimulus_id"]: row for row in table}
+    folder = inputs.stimuli_table.parent / "stimuli"
+    used: dict[str, Row] = {}
+    for number, trial in enumerate(trials, start=2):
+        name = trial["stimulus_id"]
+        where = f"{subject}, {inputs.trials}, line {number}"
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise InputError(
+                "a trial shows a stimulus that is not in the table of stimuli",
+                where=where,
+                found=name,
+                expected=f"a stimulus_id of {inputs.stimuli_table}"
+                + (f"; the nearest is {near[0]}" if near else ""),
+                fix="add it to stimuli.tsv, or correct the id",
+            )
+        if counts[name] > 1:
+            raise InputError(
+                "a stimulus_id stands twice in the table of stimuli",
+                where=f"{inputs.stimuli_table} (used by {where})",
+                found=f"{counts[name]} rows with {name}",
+                expected="each stimulus_id once",
+                fix="give every picture its own id",
+            )
+        if name not in used:
+            _check_path(known[name]["file"], folder, inputs.stimuli_table)
+            used[name] = known[name]
+    return {row["stimulus_id"]: row for row in table if row["stimulus_id"] in used}
+
+
+def _check_path(file: str, folder: Path, table: Path) -> None:
+    path = Path(file)
+    climbs = path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", file)
+    if climbs or not (folder / path).resolve().is_relative_to(folder.resolve()):
+        raise InputError(
+            "the path of a stimulus leads out of the dataset",
+            where=str(table),
+            found=file,
+            expected="a path below stimuli/, without '..' and links that lead elsewhere",
+            fix="copy the picture into stimuli/",
+        )
+
+
+def _assign_split(
+    trials: list[Row], stimuli: dict[str, Row], inputs: Inputs, config: Config, subject: str
+) -> dict[str, str]:
+    """Give each stimulus its split: trials.tsv first, then stimuli.tsv, else a seeded one."""
+    split: dict[str, str] = {}
+    by_trial = "split" in trials[0]
+    by_stimulus = any(row.get("split", "n/a") != "n/a" for row in stimuli.values())
+    if by_trial or by_stimulus:
+        for number, trial in enumerate(trials, start=2):
+            name = trial["stimulus_id"]
+            value = trial.get("split", "n/a")
+            table = inputs.trials if value != "n/a" else inputs.stimuli_table
+            value = value if value != "n/a" else stimuli[name].get("split", "n/a")
+            if value not in SPLITS:
+                raise InputError(
+                    "a stimulus has no known split", where=f"{subject}, {table}, {name}",
+                    found=value, expected=", ".join(SPLITS),
+                    fix="fill the column, or remove it to get a seeded split",
+                )  # fmt: skip
+            if split.setdefault(name, value) != value:
+                raise InputError(
+                    "a stimulus is in two splits",
+                    where=f"{subject}, {inputs.trials}, line {number}",
+                    found=f"{name} is {split[name]} in an earlier trial and {value} here",
+                    expected="all repeats of a stimulus in one split",
+                    fix="correct the column 'split'; a stimulus seen in training cannot be a test",
+                )
+    else:
+        table = read_tsv(inputs.stimuli_table, required=("stimulus_id",))
+        everything = [row["stimulus_id"] for row in table]
+        if len(set(everything)) > 1:
+            seeded = seeded_split(everything, config.test_fraction, config.random_state or 0)
+            split = {name: seeded[name] for name in stimuli}
+        else:
+            split = dict.fromkeys(stimuli, "train")
+    for needed, minimum in (("train", config.min_training_trials), ("test", 1)):
+        n_trials = sum(split[trial["stimulus_id"]] == needed for trial in trials)
+        if n_trials < minimum:
+            raise InputError(
+                f"a subject has too few {needed} trials",
+                where=f"{subject}, {inputs.trials}",
+                found=f"{n_trials} of {len(trials)} trials",
+                expected=f"at least {minimum}",
+                fix="check the split; prepare_responses.min_training_trials sets the minimum",
+            )
+    return split
+
+
+def _ceiling(
+    responses: np.ndarray, ids: np.ndarray, splits: np.ndarray, usable: np.ndarray
+) -> np.ndarray:
+    """Noise ceiling per unit from repeats of training stimuli, in batches of units."""
+    rows = np.flatnonzero(splits == "train")
+    ceiling = np.full(len(usable), np.nan, dtype=np.float32)
+    if len(np.unique(ids[rows])) == len(rows):
+        return ceiling
+    for start in range(0, len(usable), 2048):
+        part = np.asarray(responses[rows, start : start + 2048], dtype=np.float32)
+        part = part.reshape(len(rows), part.shape[1], -1).mean(axis=2)
+        ceiling[start : start + 2048] = noise_ceiling(np.nan_to_num(part), ids[rows])
+    ceiling[~usable] = np.nan
+    return ceiling
+
+
+def _unit_coordinates(
+    inputs: Inputs, n_units: int, usable: np.ndarray, ceiling: np.ndarray, subject: str
+) -> dict[str, np.ndarray]:
+    table = read_tsv(inputs.units, required=("kind",)) if inputs.units else []
+    if inputs.units and len(table) != n_units:
+        raise InputError(
+            "the table of units has the wrong length", where=f"{subject}, {inputs.units}",
+            found=f"{len(table)} rows", expected=f"{n_units}, one a unit of the responses",
+            fix="write one row a column of the responses, in the same order",
+        )  # fmt: skip
+    coordinates = {
+        "kind": np.array([row["kind"] for row in table] or ["unit"] * n_units),
+        "roi": np.array([row.get("roi", "n/a") for row in table] or ["n/a"] * n_units),
+        "ceiling": ceiling,
+        "column": np.arange(n_units),
+    }
+    for axis in ("x", "y", "z"):
+        if table and axis in table[0]:
+            values = [row[axis] for row in table]
+            coordinates[axis] = np.array([np.nan if v == "n/a" else float(v) for v in values])
+    return {name: values[usable] for name, values in coordinates.items()}
+
+
+def _trial_coordinates(
+    trials: list[Row], ids: np.ndarray, splits: np.ndarray, subject: str
+) -> dict[str, np.ndarray]:
+    coordinates = {
+        "stimulus": ids,
+        "subject": np.full(len(ids), subject.removeprefix("sub-")),
+        "split": splits,
+        "repeat": repeat_index(ids),
+    }
+    for name in ("session", "run"):
+        coordinates[name] = np.array([row.get(name, "n/a") for row in trials])
+    return coordinates
+
+
+def _times(
+    responses: np.ndarray, sidecar: dict[str, Any], inputs: Inputs, subject: str
+) -> np.ndarray | None:
+    if responses.ndim == 2:
+        return None
+    rate, tmin = sidecar.get("sampling_rate_hz"), sidecar.get("tmin_s", 0.0)
+    numbers = all(isinstance(v, int | float) and np.isfinite(v) for v in (rate, tmin))
+    if not numbers or rate <= 0:
+        raise InputError(
+            "responses with a time axis need their sampling rate",
+            where=f"{subject}, {inputs.sidecar or inputs.responses.with_suffix('.json')}",
+            found=f"sampling_rate_hz = {rate!r}, tmin_s = {tmin!r}",
+            expected="sampling_rate_hz (> 0) and tmin_s in seconds from onset",
+            fix=f"write them to {inputs.responses.with_suffix('.json').name}",
+        )
+    return float(tmin) + np.arange(responses.shape[2]) / float(rate)
+
+
+def _quality(
+    responses: np.ndarray,
+    scan: Any,
+    ceiling: np.ndarray,
+    splits: np.ndarray,
+    ids: np.ndarray,
+    sidecar: dict[str, Any],
+) -> dict[str, Any]:
+    finite = ceiling[np.isfinite(ceiling)]
+    return {
+        "n_units": int(scan.usable.size),
+        "n_units_kept": int(scan.usable.sum()),
+        "units_constant": np.flatnonzero(scan.constant).tolist(),
+        "units_never_finite": np.flatnonzero(scan.never_finite).tolist(),
+        "n_times": int(responses.shape[2]) if responses.ndim == 3 else None,
+        "response_units": str(sidecar.get("units", "arbitrary")),
+        "n_trials": {name: int((splits == name).sum()) for name in SPLITS},
+        "n_stimuli": {name: len(np.unique(ids[splits == name])) for name in SPLITS},
+        "ceiling_median": float(np.median(finite)) if len(finite) else None,
+    }

@@ -1,0 +1,154 @@
+"""Write the report of all subjects, the failed ones too, and the table of all scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from afterimage.bids.index import read_units
+from afterimage.bids.names import derivative_root
+from afterimage.evaluation.metrics import COLUMNS
+from afterimage.io.atomic import write_text
+from afterimage.io.tables import Row, read_json, read_tsv, write_tsv
+from afterimage.reports import model
+from afterimage.settings import StageConfig
+from afterimage.stages import report_subject
+
+VERSION = 1
+CITES = ("molder2021", "gorgolewski2016")
+
+
+class Config(StageConfig):
+    """What the group report shows."""
+
+    headline_metric: str = Field(
+        "", description="metric named first; empty: the first of twoway_clip, any twoway, pixcorr"
+    )
+    sections: dict[str, Any] = Field(
+        default={}, description="set by the workflow", json_schema_extra={"workflow": True}
+    )
+    changes: list[list[Any]] = Field(
+        default=[], description="set by the workflow", json_schema_extra={"workflow": True}
+    )
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What must be there: the scores of the subjects that ran."""
+
+    metrics: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the stage writes."""
+
+    report: Path
+    metrics: Path
+
+
+def run(
+    inputs: Inputs, outputs: Outputs, config: Config, *, threads: int = 1, device: str = "cpu"
+) -> None:
+    """Write the group report and ``group/metrics.tsv``."""
+    root = derivative_root(outputs.report)
+    write_tsv(outputs.metrics, _rows(inputs.metrics), COLUMNS)
+    write_text(outputs.report, build(root, config))
+
+
+def build(root: Path, config: Config) -> str:
+    """Return the HTML of the group report from what lies in the output dataset."""
+    from afterimage.reports.assemble import assemble_group
+
+    units = root / "code" / "units.tsv"
+    labels = [row["subject"] for row in read_units(units)] if units.is_file() else []
+    subjects = [_subject(root, label, config.sections) for label in labels]
+    metrics = [
+        path
+        for label in labels
+        if (path := root / f"sub-{label}" / "evaluation" / f"sub-{label}_metrics.tsv").is_file()
+    ]
+    for error in report_subject.stage_errors(root, "group"):
+        subjects.append(
+            model.GroupSubject("dataset", status="failed", stage=error.stage, message=error.message)
+        )
+    bids_dir = report_subject.dataset_of(root)
+    return assemble_group(
+        model.GroupReport(
+            subjects=subjects,
+            metrics=_rows(metrics),
+            leak_linter=[*_linter(root, labels), *_across_subjects(root, labels)],
+            stages=[
+                model.StageRun(stage, module.VERSION, cites=module.CITES)
+                for stage, module, _ in report_subject.CHAIN
+                if stage != "train_generator" or config.sections.get(stage, {}).get("enabled")
+            ],
+            dataset=report_subject.dataset_name(bids_dir),
+            versions=report_subject.versions(),
+            command="afterimage BIDS_DIR OUT_DIR participant",
+            config_changes=[model.ConfigChange(*map(str, change)) for change in config.changes],
+            headline_metric=config.headline_metric,
+            facts=report_subject.facts(config.sections),
+        )
+    )
+
+
+def _rows(paths: Iterable[Path]) -> list[Row]:
+    return [row for path in paths for row in read_tsv(path, required=COLUMNS)]
+
+
+def _subject(root: Path, label: str, sections: dict[str, Any]) -> model.GroupSubject:
+    name = f"sub-{label}"
+    folder = root / name
+    errors = report_subject.stage_errors(root, name)
+    runs = report_subject.stage_runs(folder, name, sections, errors)
+    quality_file = folder / f"{name}_quality.json"
+    quality = read_json(quality_file) if quality_file.is_file() else None
+    audit_file = folder / "evaluation" / f"{name}_audit.json"
+    scored = audit_file.is_file() and bool(read_json(audit_file).get("n_test_pictures"))
+    times = [run.runtime_s for run in runs if run.runtime_s is not None]
+    return model.GroupSubject(
+        subject=label,
+        href=f"{name}.html",
+        status="failed" if errors else ("done" if scored else "unscored"),
+        stage=errors[0].stage if errors else "",
+        message=errors[0].message if errors else "",
+        n_units=quality["n_units_kept"] if quality else None,
+        n_train_trials=quality["n_trials"]["train"] if quality else None,
+        n_test_stimuli=quality["n_stimuli"]["test"] if quality else None,
+        runtime_s=sum(times) if times else None,
+    )
+
+
+def _linter(root: Path, labels: list[str]) -> list[dict[str, Any]]:
+    """Collect the leak checks of all subjects."""
+    checks = []
+    for label in labels:
+        path = root / f"sub-{label}" / "evaluation" / f"sub-{label}_audit.json"
+        if path.is_file():
+            checks += [{"subject": label, **check} for check in read_json(path)["leak_linter"]]
+    return checks
+
+
+def _across_subjects(root: Path, labels: list[str]) -> list[dict[str, Any]]:
+    """Check that no stimulus is a test for one subject and training for another.
+
+    Within-subject decoders are not harmed by it; a model trained on several subjects would be.
+    """
+    split: dict[str, set[str]] = {}
+    for label in labels:
+        path = root / f"sub-{label}" / f"sub-{label}_split.tsv"
+        if path.is_file():
+            for row in read_tsv(path):
+                split.setdefault(row["stimulus_id"], set()).add(row["split"])
+    crossing = sorted(name for name, values in split.items() if len(values) > 1)
+    detail = f"{len(split)} stimuli, each in one split for all subjects"
+    if crossing:
+        detail = f"{len(crossing)} stimuli differ between subjects, for example {crossing[0]}"
+    return [
+        {"subject": "", "check": "same split for all subjects", "ok": not crossing, "detail": detail}
+    ]

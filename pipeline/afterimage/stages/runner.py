@@ -1,0 +1,270 @@
+"""Run one stage from the command line: parse, check, run, record errors and provenance."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import hashlib
+import importlib
+import json
+import logging
+import os
+import sys
+import time
+import traceback
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from afterimage import __version__
+from afterimage.bids.names import derivative_root, unit_of
+from afterimage.errors import AfterimageError, ConfigError, InputError, UsageError
+from afterimage.io.atomic import write_json
+
+#: Every stage, in the order of the data.
+STAGES = (
+    "simulate_responses",
+    "prepare_responses",
+    "train_generator",
+    "extract_features",
+    "train_decoder",
+    "reconstruct",
+    "evaluate",
+    "report_subject",
+    "report_group",
+)
+
+log = logging.getLogger("afterimage")
+
+
+def stage_module(name: str) -> types.ModuleType:
+    """Import the module of a stage."""
+    if name not in STAGES:
+        raise UsageError("unknown stage", found=name, expected=", ".join(STAGES))
+    return importlib.import_module(f"afterimage.stages.{name}")
+
+
+def parse_config(name: str, values: Mapping[str, Any]) -> Any:
+    """Build the Config of a stage from plain values; an error names the key."""
+    module = stage_module(name)
+    try:
+        return module.Config(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in (name, *first["loc"]))
+        raise ConfigError(first["msg"], where=key, found=repr(first.get("input"))[:200]) from None
+
+
+def bind_paths(kind: type, values: Mapping[str, Sequence[str]], what: str) -> Any:
+    """Build an Inputs or Outputs dataclass from ``{field: [path, ...]}``."""
+    hints = typing.get_type_hints(kind)
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    if unknown := sorted(set(values) - set(fields)):
+        raise UsageError(f"unknown {what}", found=", ".join(unknown), expected=", ".join(fields))
+    bound: dict[str, Any] = {}
+    for name, field in fields.items():
+        paths = [Path(value) for value in values.get(name, [])]
+        if typing.get_origin(hints[name]) is tuple:
+            bound[name] = tuple(paths)
+        elif len(paths) == 1:
+            bound[name] = paths[0]
+        elif not paths and field.default is not dataclasses.MISSING:
+            continue
+        else:
+            raise UsageError(
+                f"{what} {name} takes one path", found=f"{len(paths)} paths", expected="one path"
+            )
+    return kind(**bound)
+
+
+def run_stage(
+    name: str,
+    inputs: Mapping[str, Sequence[str]],
+    outputs: Mapping[str, Sequence[str]],
+    params: Mapping[str, Any],
+    *,
+    threads: int = 1,
+    device: str = "cpu",
+) -> None:
+    """Run the stage ``name`` and write provenance beside its outputs.
+
+    Parameters
+    ----------
+    name : str
+        One of `STAGES`.
+    inputs, outputs : dict of list of str
+        Paths by the names of the stage's Inputs and Outputs.
+    params : dict
+        ``{"version": int, "config": {...}}`` as the workflow passes it.
+    threads : int
+        Threads for numerical libraries.
+    device : str
+        ``cpu``, ``cuda`` or ``auto``.
+    """
+    module = stage_module(name)
+    bound_inputs = bind_paths(module.Inputs, inputs, "input")
+    bound_outputs = bind_paths(module.Outputs, outputs, "output")
+    config = parse_config(name, params.get("config", {}))
+    device = resolve_device(device)
+    limit_threads(threads)
+    started = time.monotonic()
+    module.run(bound_inputs, bound_outputs, config, threads=threads, device=device)
+    _write_sidecars(name, module.VERSION, config, inputs, outputs)
+    log.info("%s finished in %.1f s", name, time.monotonic() - started)
+
+
+def resolve_device(device: str) -> str:
+    """Turn ``auto`` into ``cuda`` or ``cpu``; refuse a device that is not there."""
+    if device == "cpu":
+        return device
+    import torch
+
+    available = torch.cuda.is_available()
+    if device == "auto":
+        return "cuda" if available else "cpu"
+    if not available:
+        raise ConfigError(
+            "no CUDA device is available", found=f"--device {device}", expected="auto or cpu",
+            fix="run with --device auto, or install a CUDA build of torch",
+        )  # fmt: skip
+    return device
+
+
+def limit_threads(threads: int) -> None:
+    """Limit the threads of the numerical libraries that are loaded, and of those still to come."""
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[variable] = str(threads)
+    import threadpoolctl
+
+    threadpoolctl.threadpool_limits(threads)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+
+
+def config_hash(config: Any) -> str:
+    """Return a short hash of a stage's effective configuration."""
+    text = json.dumps(config.model_dump(mode="json"), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _write_sidecars(
+    name: str,
+    version: int,
+    config: Any,
+    inputs: Mapping[str, Sequence[str]],
+    outputs: Mapping[str, Sequence[str]],
+) -> None:
+    """Write ``<output>.json`` beside every netCDF output: what made it, from what."""
+    for path in (Path(value) for values in outputs.values() for value in values):
+        if path.suffix != ".nc":
+            continue
+        root = derivative_root(path)
+        sources = []
+        for source in (Path(value) for values in inputs.values() for value in values):
+            absolute = source.resolve()
+            inside = absolute.is_relative_to(root)
+            sources.append(
+                f"bids::{absolute.relative_to(root).as_posix()}"
+                if inside
+                else f"bids:source:{_below_dataset(absolute)}"
+            )
+        write_json(
+            path.with_suffix(".json"),
+            {
+                "Stage": name,
+                "StageVersion": version,
+                "ConfigHash": config_hash(config),
+                "Config": config.model_dump(mode="json"),
+                "Software": f"afterimage {__version__}",
+                "Sources": sources,
+            },
+        )
+
+
+def _below_dataset(path: Path) -> str:
+    for parent in path.parents:
+        if (parent / "stimuli.tsv").is_file() or (parent / "dataset_description.json").is_file():
+            return path.relative_to(parent).as_posix()
+    return path.name
+
+
+def error_record_path(name: str, outputs: Mapping[str, Sequence[str]]) -> Path | None:
+    """Return where the error of this job is recorded, or None without an output."""
+    for values in outputs.values():
+        for value in values:
+            path = Path(value)
+            stem = path.name.split(".")[0]
+            return derivative_root(path) / "logs" / "errors" / f"{name}_{stem}.json"
+    return None
+
+
+def guarded_run(
+    name: str,
+    inputs: Mapping[str, Sequence[str]],
+    outputs: Mapping[str, Sequence[str]],
+    params: Mapping[str, Any],
+    *,
+    threads: int = 1,
+    device: str = "cpu",
+) -> int:
+    """Run a stage and turn any error into a record, a message and an exit code.
+
+    Returns
+    -------
+    int
+        0, or the exit code of the error: 65 for bad data (a full disk among it), 78 for the
+        configuration, 70 for a defect of this program.
+    """
+    record = error_record_path(name, outputs)
+    try:
+        run_stage(name, inputs, outputs, params, threads=threads, device=device)
+    except AfterimageError as error:
+        message, code = str(error), error.exit_code
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            traceback.print_exc()
+        message, code = _describe_os_error(error)
+    except Exception as error:  # noqa: BLE001  the record must be written whatever happened
+        traceback.print_exc()
+        message, code = f"{type(error).__name__}: {error}", 70
+    else:
+        if record and record.exists():
+            record.unlink()
+        return 0
+    print(message, file=sys.stderr)
+    if record:
+        first = next(value for values in outputs.values() for value in values)
+        try:
+            write_json(
+                record,
+                {"stage": name, "unit": unit_of(Path(first)), "exit_code": code, "message": message},
+            )
+        except OSError as error:
+            print(f"the error could not be recorded: {error}", file=sys.stderr)
+    return code
+
+
+def _describe_os_error(error: OSError) -> tuple[str, int]:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        full = InputError(
+            "there is no space left on the disk",
+            where=str(error.filename or "the output folder"),
+            expected="room for the outputs of this stage",
+            fix="free some space and run the same command again; finished work is kept",
+        )
+        return str(full), full.exit_code
+    return f"{type(error).__name__}: {error}", 70
+
+
+def stage_interface(name: str) -> dict[str, Any]:
+    """Return what the workflow needs to know of a stage: version, names of inputs and outputs."""
+    module = stage_module(name)
+    return {
+        "version": module.VERSION,
+        "inputs": [field.name for field in dataclasses.fields(module.Inputs)],
+        "outputs": [field.name for field in dataclasses.fields(module.Outputs)],
+    }

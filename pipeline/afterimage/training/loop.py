@@ -1,0 +1,240 @@
+"""The one training loop: AdamW, warm-up and decay, averaged weights, resumable to the step.
+
+Everything random in a step is derived from ``(random_state, step)`` alone, so a run that stops and
+resumes ends with the same bytes on a CPU as one that never stopped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from afterimage.settings import Settings
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+Batch = dict[str, "Tensor"]
+
+
+class LoopSettings(Settings):
+    """Settings of the training loop."""
+
+    n_steps: int = Field(default=1000, ge=1, description="Optimiser steps.")
+    batch_size: int = Field(default=32, ge=1, description="Examples in a step.")
+    learning_rate: float = Field(default=1e-3, gt=0, description="Highest learning rate of AdamW.")
+    weight_decay: float = Field(default=0.01, ge=0, description="Decoupled weight decay of AdamW.")
+    warmup_steps: int = Field(default=50, ge=0, description="Steps of rise of the learning rate.")
+    decay_start: float = Field(
+        default=0.6, ge=0, le=1, description="Part of the run after which the rate falls to 0."
+    )
+    ema_decay: float = Field(
+        default=0.995, ge=0, lt=1, description="Decay of the averaged weights a step; 0: none."
+    )
+    gradient_clip: float = Field(default=1.0, gt=0, description="Largest norm of the gradient.")
+    bf16: bool = Field(default=False, description="Compute in bfloat16 where safe.")
+    checkpoint_every: int = Field(default=500, ge=1, description="Steps between two checkpoints.")
+
+
+def learning_rate_factor(step: int, settings: LoopSettings) -> float:
+    """Return the factor on the learning rate at ``step`` (0-based): rise, plateau, linear fall."""
+    rise = min(1.0, (step + 1) / settings.warmup_steps) if settings.warmup_steps else 1.0
+    start = settings.decay_start * settings.n_steps
+    if step < start:
+        return rise
+    return rise * (settings.n_steps - step) / (settings.n_steps - start)
+
+
+def batch_indices(
+    n_items: int, batch_size: int, step: int, random_state: int
+) -> NDArray[np.int64]:
+    """Return which of ``n_items`` examples step number ``step`` uses.
+
+    Examples come in a fresh order each epoch; the order of epoch e follows from ``(random_state,
+    e)``.
+
+    Returns
+    -------
+    ndarray of int64, (batch_size,)
+    """
+    first = step * batch_size
+    positions = np.arange(first, first + batch_size)
+    indices = np.empty(batch_size, np.int64)
+    for epoch in np.unique(positions // n_items):
+        order = np.random.default_rng((random_state, int(epoch))).permutation(n_items)
+        here = positions // n_items == epoch
+        indices[here] = order[positions[here] % n_items]
+    return indices
+
+
+def train(
+    objective: nn.Module,
+    batch_of: Callable[[NDArray[np.int64], int], Batch],
+    n_items: int,
+    settings: LoopSettings,
+    *,
+    random_state: int,
+    device: str = "cpu",
+    checkpoint_folder: Path | None = None,
+    on_progress: Callable[[int, float], None] | None = None,
+) -> NDArray[np.float32]:
+    """Minimise an objective; its parameters end as their running average over the steps.
+
+    Parameters
+    ----------
+    objective : torch.nn.Module
+        ``forward(batch, generator) -> loss``; it holds the model, and `generator` (on the CPU) is
+        its only source of randomness.
+    batch_of : callable
+        ``(indices, step) -> {name: tensor}``, the examples of a step, on any device.
+    n_items : int
+        Number of examples.
+    settings : LoopSettings
+    random_state : int
+        Seed of the order of the examples and of the randomness in the objective.
+    device : str
+        ``"cpu"`` or ``"cuda"``.
+    checkpoint_folder : Path, optional
+        Where the state is kept; a run that finds a state there goes on from it.
+    on_progress : callable, optional
+        Called after each step with the number of steps done and the loss.
+
+    Returns
+    -------
+    losses : ndarray of float32, (n_steps,)
+    """
+    import torch
+
+    accelerator = _new_accelerator(device, settings.bf16)
+    objective.to(accelerator.device).train()
+    parameters = {k: p for k, p in objective.named_parameters() if p.requires_grad}
+    weights = list(parameters.values())
+    optimizer = torch.optim.AdamW(
+        weights, settings.learning_rate, weight_decay=settings.weight_decay
+    )
+    model, optimizer = accelerator.prepare(objective, optimizer)
+    average = {k: p.detach().clone() for k, p in parameters.items()}
+    losses = np.zeros(settings.n_steps, np.float32)
+    start = 0
+    if checkpoint_folder is not None:
+        start = load_checkpoint(checkpoint_folder, parameters, average, optimizer, losses)
+    share = slice(accelerator.process_index, None, accelerator.num_processes)
+    for step in range(start, settings.n_steps):
+        indices = batch_indices(n_items, settings.batch_size, step, random_state)[share]
+        batch = {k: t.to(accelerator.device) for k, t in batch_of(indices, step).items()}
+        for group in optimizer.param_groups:
+            group["lr"] = settings.learning_rate * learning_rate_factor(step, settings)
+        with accelerator.autocast():
+            loss = model(batch, _generator(random_state, step, accelerator.process_index))
+        optimizer.zero_grad()
+        accelerator.backward(loss)
+        accelerator.clip_grad_norm_(weights, settings.gradient_clip)
+        optimizer.step()
+        _update_average(average, parameters, step, settings.ema_decay)
+        losses[step] = float(loss.detach())
+        done = step + 1
+        due = done % settings.checkpoint_every == 0 or done == settings.n_steps
+        if checkpoint_folder is not None and due and accelerator.is_main_process:
+            save_checkpoint(checkpoint_folder, done, parameters, average, optimizer, losses)
+        if on_progress is not None:
+            on_progress(done, float(losses[step]))
+    with torch.no_grad():
+        for key, parameter in parameters.items():
+            parameter.copy_(average[key])
+    objective.eval()
+    return losses
+
+
+def _new_accelerator(device: str, bf16: bool) -> Any:
+    """Return an accelerator of its own: one run must not inherit the precision of the last."""
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return Accelerator(cpu=device == "cpu", mixed_precision="bf16" if bf16 else "no")
+
+
+def _generator(random_state: int, step: int, process: int) -> torch.Generator:
+    """Return the source of randomness of one step, on the CPU."""
+    import torch
+
+    state = np.random.SeedSequence((random_state, step, process)).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
+
+
+def _update_average(
+    average: dict[str, Tensor], parameters: dict[str, nn.Parameter], step: int, decay: float
+) -> None:
+    """Move the averaged weights towards the weights; early steps count for less inertia."""
+    import torch
+
+    weight = 1 - min(decay, (1 + step) / (10 + step)) if decay else 1.0
+    targets = [p.detach() for p in parameters.values()]
+    torch._foreach_lerp_(list(average.values()), targets, weight)
+
+
+def save_checkpoint(
+    folder: Path,
+    step: int,
+    parameters: dict[str, nn.Parameter],
+    average: dict[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    losses: NDArray[np.float32],
+) -> None:
+    """Write the whole state of a run after ``step`` steps: one safetensors file, replaced at once.
+
+    The file carries the step and the optimiser's counters as JSON in its header.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    tensors: dict[str, Tensor] = {"losses": torch.from_numpy(losses.copy())}
+    tensors |= {f"weight/{k}": p.detach().cpu().contiguous() for k, p in parameters.items()}
+    tensors |= {f"average/{k}": t.cpu().contiguous() for k, t in average.items()}
+    for number, state in optimizer.state_dict()["state"].items():
+        for name, tensor in state.items():
+            tensors[f"optimizer/{number}/{name}"] = tensor.cpu().contiguous().clone()
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / "checkpoint.safetensors.partial"
+    save_file(tensors, partial, metadata={"state": json.dumps({"step": step})})
+    partial.replace(folder / "checkpoint.safetensors")
+
+
+def load_checkpoint(
+    folder: Path,
+    parameters: dict[str, nn.Parameter],
+    average: dict[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    losses: NDArray[np.float32],
+) -> int:
+    """Set weights, averages and optimiser to the state in ``folder``; return its step or 0."""
+    import torch
+    from safetensors import safe_open
+
+    path = folder / "checkpoint.safetensors"
+    if not path.is_file():
+        return 0
+    with safe_open(path, "pt") as file:
+        step = int(json.loads(file.metadata()["state"])["step"])
+        keys = file.keys()
+        tensors = {key: file.get_tensor(key) for key in keys}
+    with torch.no_grad():
+        for key, parameter in parameters.items():
+            parameter.copy_(tensors[f"weight/{key}"])
+            average[key].copy_(tensors[f"average/{key}"])
+    state: dict[int, dict[str, Any]] = {}
+    for key, tensor in tensors.items():
+        if key.startswith("optimizer/"):
+            _, number, name = key.split("/")
+            state.setdefault(int(number), {})[name] = tensor
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+    known = tensors["losses"].numpy()[:step]
+    losses[: len(known)] = known[: len(losses)]
+    return min(step, len(losses))

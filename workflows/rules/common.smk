@@ -1,0 +1,135 @@
+"""Helpers of all rules: configuration, units, targets, and the command of a stage."""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+
+from afterimage.bids.index import index_dataset, read_units, select_units, write_units
+from afterimage.bids.names import camel_case
+from afterimage.bids.index import picture_digest
+from afterimage.config.load import check_config
+from afterimage.config.template import visible
+from afterimage.record import workflow_values
+from afterimage.stages.runner import stage_interface
+
+# Keys that say where and how to run; everything else in the config is afterimage's own.
+RUN_KEYS = ("bids_dir", "participants", "modalities", "device", "run_id")
+SETTINGS = check_config({key: value for key, value in config.items() if key not in RUN_KEYS})
+if "bids_dir" not in config:
+    raise WorkflowError("Say where the dataset is: --config bids_dir=/path/to/dataset")
+BIDS_DIR = Path(str(config["bids_dir"])).resolve()
+UNITS_FILE = Path("code/units.tsv")
+if not UNITS_FILE.is_file():
+    write_units(UNITS_FILE, index_dataset(BIDS_DIR))
+ALL_UNITS = {row["subject"]: row for row in read_units(UNITS_FILE)}
+UNITS = [
+    row
+    for row in select_units(
+        list(ALL_UNITS.values()),
+        str(config.get("participants", "")).split(),
+        str(config.get("modalities", "")).split(),
+    )
+    if row["problem"] == "n/a"
+]
+SUBJECTS = [row["subject"] for row in UNITS]
+DECODERS = list(SETTINGS.train_decoder.decoders)
+METHODS = list(SETTINGS.reconstruct.methods)
+LABELS = [camel_case(name, method) for name in [*DECODERS, "ceiling"] for method in METHODS]
+CODE = shlex.quote(sys.executable)
+
+
+def dataset_file(column):
+    """Return an input function: the subject's file of that column of the units table, or none."""
+
+    def file(wildcards):
+        value = ALL_UNITS[wildcards.subject][column]
+        return [] if value == "n/a" else str(BIDS_DIR / value)
+
+    return file
+
+
+def stimuli_digest(wildcards):
+    """Return a digest of the names and sizes of the pictures, so that new test pictures are seen."""
+    return STIMULI_DIGEST if wildcards.split == "test" else ""
+
+
+def generator(wildcards):
+    """Return the subject's own generator where one is trained, else none."""
+    own = f"sub-{wildcards.subject}/generator"
+    return own if SETTINGS.train_generator.enabled else []
+
+
+def stage_params(stage, **job):
+    """Return a params function: the stage's VERSION and only its own section of the config.
+
+    ``job`` adds what the workflow sets itself; a callable gets the wildcards. An edit of the
+    section, or a new VERSION, changes this text, and Snakemake reruns just this stage and what
+    follows it.
+    """
+    version = stage_interface(stage)["version"]
+    section = SETTINGS.section(stage)
+
+    def params(wildcards):
+        values = dict(section)
+        for key, value in job.items():
+            values[key] = value(wildcards) if callable(value) else value
+        return json.dumps({"version": version, "config": values}, sort_keys=True)
+
+    return params
+
+
+def one_decoder(wildcards):
+    """Return only the decoder of this job, so that editing another one does not rerun it."""
+    section = SETTINGS.section("train_decoder")["decoders"]
+    return {wildcards.decoder: section[wildcards.decoder]}
+
+
+def stage_command(stage):
+    """Return the shell command of a stage, from the inputs and outputs it declares."""
+    interface = stage_interface(stage)
+    parts = [f"{CODE} -m afterimage stage {stage}"]
+    parts += [f"--input {name} {{input.{name}:q}}" for name in interface["inputs"]]
+    parts += [f"--output {name} {{output.{name}:q}}" for name in interface["outputs"]]
+    parts.append(f"--params {{params.stage:q}} --threads {{threads}} --device {DEVICE}")
+    return " ".join(parts) + " > {log:q} 2>&1"
+
+
+def record_command(event):
+    """Return the command that writes the run's record, or its reports after a failure."""
+    options = [f"--bids-dir {shlex.quote(str(BIDS_DIR))}", f"--run-id {RUN_ID}"]
+    if event == "start":
+        options.append(f"--settings {shlex.quote(json.dumps(visible(SETTINGS)))}")
+    command = f"{CODE} -m afterimage record {event} . {' '.join(options)}"
+    return command.replace("{", "{{").replace("}", "}}")
+
+
+def targets(until):
+    """Return the files that a run until this group of stages makes.
+
+    The files of earlier stages are among them: after a failure, a report that was written all the
+    same must not make Snakemake believe that nothing is left to do.
+    """
+    groups = {
+        "preprocess": ["sub-{s}/sub-{s}_trials.nc"],
+        "decode": [
+            "sub-{s}/features/sub-{s}_split-train_features.nc",
+            "sub-{s}/decoding/sub-{s}_desc-{d}_predictions.nc",
+        ],
+        "reconstruct": ["sub-{s}/recon/sub-{s}_desc-{d}_recon.nc"],
+        "evaluate": [
+            "sub-{s}/features/sub-{s}_split-test_features.nc",
+            "sub-{s}/recon/sub-{s}_desc-ceiling_recon.nc",
+            "sub-{s}/evaluation/sub-{s}_metrics.tsv",
+        ],
+        "report": ["sub-{s}.html"],
+    }
+    wanted = list(groups)[: list(groups).index(until) + 1]
+    patterns = [pattern for name in wanted for pattern in groups[name]]
+    files = sorted(set(collect(patterns, s=SUBJECTS, d=DECODERS)))
+    return [*files, "group.html"] if until == "report" and SUBJECTS else files
+
+
+DEVICE = str(config.get("device", "cpu"))
+RUN_ID = str(config.get("run_id", "plain"))
+STIMULI_DIGEST = picture_digest(BIDS_DIR / "stimuli")

@@ -1,0 +1,42 @@
+rule extract_features:
+    """Embed the pictures of one split. Test features are read by evaluation and ceiling only."""
+    input:
+        split="sub-{subject}/sub-{subject}_split.tsv",
+        stimuli_table=str(BIDS_DIR / "stimuli.tsv"),
+        generator=generator,
+    output:
+        features="sub-{subject}/features/sub-{subject}_split-{split}_features.nc",
+    log:
+        "logs/extract_features/sub-{subject}_split-{split}.log",
+    benchmark:
+        "logs/benchmarks/extract_features/sub-{subject}_split-{split}.tsv"
+    params:
+        stage=stage_params(
+            "extract_features",
+            split=lambda wildcards: wildcards.split,
+            stimuli_digest=stimuli_digest,
+        ),
+    resources:
+        mem_mb=4000,
+    shell:
+        stage_command("extract_features")
+
+
+rule train_decoder:
+    """Fit one decoder on the training trials and predict the features of the test trials."""
+    input:
+        trials="sub-{subject}/sub-{subject}_trials.nc",
+        features="sub-{subject}/features/sub-{subject}_split-train_features.nc",
+    output:
+        model="sub-{subject}/decoding/sub-{subject}_desc-{decoder}_model.safetensors",
+        predictions="sub-{subject}/decoding/sub-{subject}_desc-{decoder}_predictions.nc",
+    log:
+        "logs/train_decoder/sub-{subject}_desc-{decoder}.log",
+    benchmark:
+        "logs/benchmarks/train_decoder/sub-{subject}_desc-{decoder}.tsv"
+    params:
+        stage=stage_params("train_decoder", decoders=one_decoder),
+    resources:
+        mem_mb=lambda wildcards, input: max(4000, 4 * int(input.size_mb)),
+    shell:
+        stage_command("train_decoder")

@@ -1,0 +1,40 @@
+rule report_subject:
+    """Write the report of one subject."""
+    input:
+        metrics="sub-{subject}/evaluation/sub-{subject}_metrics.tsv",
+    output:
+        report=report(
+            "sub-{subject}.html",
+            caption="../report/subject.rst",
+            category="Subjects",
+            labels={"subject": "{subject}"},
+        ),
+    log:
+        "logs/report_subject/sub-{subject}.log",
+    benchmark:
+        "logs/benchmarks/report_subject/sub-{subject}.tsv"
+    params:
+        stage=stage_params("report_subject", **workflow_values(SETTINGS)),
+    resources:
+        mem_mb=2000,
+    shell:
+        stage_command("report_subject")
+
+
+rule report_group:
+    """Write the report of all subjects."""
+    input:
+        metrics=collect("sub-{s}/evaluation/sub-{s}_metrics.tsv", s=SUBJECTS),
+    output:
+        report=report("group.html", caption="../report/group.rst", category="Group"),
+        metrics="group/metrics.tsv",
+    log:
+        "logs/report_group/group.log",
+    benchmark:
+        "logs/benchmarks/report_group/group.tsv"
+    params:
+        stage=stage_params("report_group", **workflow_values(SETTINGS)),
+    resources:
+        mem_mb=2000,
+    shell:
+        stage_command("report_group")
