@@ -57,7 +57,9 @@ def run_parser() -> argparse.ArgumentParser:
         help="how to execute: default, debug, or the folder of a Snakemake profile")  # fmt: skip
     add("--device", choices=("auto", "cpu", "cuda"), default="cpu", help="where networks run")
     add("--cores", type=int, metavar="N", help="processor cores to use (default: all)")
-    add("-n", "--dry-run", action="store_true", help="say what would be run and why; write nothing")
+    add(
+        "-n", "--dry-run", action="store_true", help="say what would be run and why; write nothing"
+    )
     add("--version", action="version", version=f"afterimage {__version__}")
     return parser
 
@@ -165,7 +167,9 @@ def _config(arguments: list[str]) -> int:
         print(template.show(config), end="")
     else:
         changes = template.differences(config)
-        print(f"{', '.join(map(str, options.files))}: fine; {len(changes)} keys differ from the defaults")
+        print(
+            f"{', '.join(map(str, options.files))}: fine; {len(changes)} keys differ from the defaults"
+        )
         for key, default, value in changes:
             print(f"  {key}: {json.dumps(value)}  (default {json.dumps(default)})")
     return 0
@@ -205,7 +209,8 @@ def _report(arguments: list[str]) -> int:
 
 def _record(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
-        prog="afterimage record", description="Write the record of a run (the workflow calls this)."
+        prog="afterimage record",
+        description="Write the record of a run (the workflow calls this).",
     )
     parser.add_argument("event", choices=("start", "success", "failure"))
     parser.add_argument("output_dir", type=Path)
@@ -230,7 +235,9 @@ def _stage(arguments: list[str]) -> int:
         "--input trials FILE --output model FILE.",
     )
     parser.add_argument("name", help="name of the stage, as in the workflow")
-    parser.add_argument("--input", nargs="+", action="append", default=[], metavar=("NAME", "PATH"))
+    parser.add_argument(
+        "--input", nargs="+", action="append", default=[], metavar=("NAME", "PATH")
+    )
     parser.add_argument(
         "--output", nargs="+", action="append", default=[], metavar=("NAME", "PATH")
     )

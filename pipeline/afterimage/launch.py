@@ -145,7 +145,10 @@ def _command(
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile")]
     command += ["--directory", str(out), "--configfile", str(config_file)]
     command += ["--config", f"run_id={run_id}", "--workflow-profile", str(profile)]
-    if not any(option.startswith(("--cores", "-c", "--jobs", "-j")) for option in request.snakemake_options):
+    if not any(
+        option.startswith(("--cores", "-c", "--jobs", "-j"))
+        for option in request.snakemake_options
+    ):
         command += ["--cores", str(request.cores or os.cpu_count() or 1)]
     if request.until:
         command += ["--until", request.until]
@@ -161,7 +164,12 @@ def _execute(
     print(f"running: {shown}\n" if not request.dry_run else f"dry run of: {shown}\n", flush=True)
     # Snakemake's rules start this same interpreter: its folder comes first on the PATH.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    variables = {**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    variables = {
+        **os.environ,
+        "PATH": path,
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+    }
     if request.dry_run:
         return subprocess.run(command, env=variables, check=False).returncode and 70
     reset_errors(out)
@@ -200,7 +208,9 @@ def _follow(lines: Iterator[str]) -> Iterator[tuple[str, str]]:
                 print(f"{time.strftime('%H:%M:%S')}  started {match[1]}", flush=True)
                 yield "started", match[1]
             elif match := _STEPS.match(line):
-                print(f"{time.strftime('%H:%M:%S')}  {match[1]} of {match[2]} steps done", flush=True)
+                print(
+                    f"{time.strftime('%H:%M:%S')}  {match[1]} of {match[2]} steps done", flush=True
+                )
         return
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 

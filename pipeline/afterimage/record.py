@@ -69,7 +69,10 @@ def reset_errors(root: Path) -> None:
 def environment() -> dict[str, Any]:
     """Return versions, machine and command of this process."""
     names = sorted(
-        {(d.metadata["Name"] or "").lower(): d.version for d in importlib.metadata.distributions()}.items()
+        {
+            (d.metadata["Name"] or "").lower(): d.version
+            for d in importlib.metadata.distributions()
+        }.items()
     )
     return {
         "afterimage": __version__,
@@ -92,7 +95,9 @@ def finish_run(root: Path, *, failed: bool) -> None:
     """End a run: subjects that failed get a report all the same, and the group report names them."""
     units = {record["unit"] for record in error_records(root)}
     if failed or units:
-        write_reports(root, subjects=sorted(unit.removeprefix("sub-") for unit in units - {"group"}))
+        write_reports(
+            root, subjects=sorted(unit.removeprefix("sub-") for unit in units - {"group"})
+        )
 
 
 def write_reports(root: Path, subjects: list[str] | None = None) -> list[Path]:
@@ -110,9 +115,9 @@ def write_reports(root: Path, subjects: list[str] | None = None) -> list[Path]:
         path = root / f"sub-{subject}.html"
         write_text(path, subject_module.build(root, subject, section))
         written.append(path)
-    section = config.report_group.model_copy(update=hidden)
     path = root / "group.html"
-    write_text(path, stage_module("report_group").build(root, section))
+    group_section = config.report_group.model_copy(update=hidden)
+    write_text(path, stage_module("report_group").build(root, group_section))
     return [*written, path]
 
 

@@ -71,7 +71,5 @@ class Registry:
     def _entry(self, name: str) -> tuple[type[Any], type[Settings]]:
         self._discover()
         if name not in self._members:
-            raise ConfigError(
-                f"unknown {self.kind}", found=name, expected=", ".join(self.names())
-            )
+            raise ConfigError(f"unknown {self.kind}", found=name, expected=", ".join(self.names()))
         return self._members[name]

@@ -60,6 +60,14 @@ def generator(wildcards):
     return own if SETTINGS.train_generator.enabled else []
 
 
+def predictions(wildcards):
+    """What is turned into pictures: a decoder's predictions, or for the ceiling the true features."""
+    folder = f"sub-{wildcards.subject}"
+    if wildcards.decoder == "ceiling":
+        return f"{folder}/features/sub-{wildcards.subject}_split-test_features.nc"
+    return f"{folder}/decoding/sub-{wildcards.subject}_desc-{wildcards.decoder}_predictions.nc"
+
+
 def stage_params(stage, **job):
     """Return a params function: the stage's VERSION and only its own section of the config.
 

@@ -10,14 +10,14 @@ rule extract_features:
         "logs/extract_features/sub-{subject}_split-{split}.log",
     benchmark:
         "logs/benchmarks/extract_features/sub-{subject}_split-{split}.tsv"
+    resources:
+        mem_mb=4000,
     params:
         stage=stage_params(
             "extract_features",
             split=lambda wildcards: wildcards.split,
             stimuli_digest=stimuli_digest,
         ),
-    resources:
-        mem_mb=4000,
     shell:
         stage_command("extract_features")
 
@@ -34,9 +34,9 @@ rule train_decoder:
         "logs/train_decoder/sub-{subject}_desc-{decoder}.log",
     benchmark:
         "logs/benchmarks/train_decoder/sub-{subject}_desc-{decoder}.tsv"
-    params:
-        stage=stage_params("train_decoder", decoders=one_decoder),
     resources:
         mem_mb=lambda wildcards, input: max(4000, 4 * int(input.size_mb)),
+    params:
+        stage=stage_params("train_decoder", decoders=one_decoder),
     shell:
         stage_command("train_decoder")

@@ -25,18 +25,17 @@ rule evaluate:
         per_image="sub-{subject}/evaluation/sub-{subject}_images.tsv",
         audit="sub-{subject}/evaluation/sub-{subject}_audit.json",
         metrics_json=collect(
-            "sub-{{subject}}/sub-{{subject}}_desc-{label}_metrics.json", label=[*DECODERS, *LABELS]
+            "sub-{{subject}}/sub-{{subject}}_desc-{label}_metrics.json",
+            label=[*DECODERS, *LABELS],
         ),
-        recon=collect(
-            "sub-{{subject}}/recon/sub-{{subject}}_desc-{label}_recon.tsv", label=LABELS
-        ),
+        recon=collect("sub-{{subject}}/recon/sub-{{subject}}_desc-{label}_recon.tsv", label=LABELS),
     log:
         "logs/evaluate/sub-{subject}.log",
     benchmark:
         "logs/benchmarks/evaluate/sub-{subject}.tsv"
-    params:
-        stage=stage_params("evaluate"),
     resources:
         mem_mb=4000,
+    params:
+        stage=stage_params("evaluate"),
     shell:
         stage_command("evaluate")

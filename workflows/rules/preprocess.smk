@@ -14,9 +14,9 @@ rule prepare_responses:
         "logs/prepare_responses/sub-{subject}.log",
     benchmark:
         "logs/benchmarks/prepare_responses/sub-{subject}.tsv"
-    params:
-        stage=stage_params("prepare_responses"),
     resources:
         mem_mb=2000,
+    params:
+        stage=stage_params("prepare_responses"),
     shell:
         stage_command("prepare_responses")

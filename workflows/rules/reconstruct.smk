@@ -9,20 +9,12 @@ rule train_generator:
         "logs/train_generator/sub-{subject}.log",
     benchmark:
         "logs/benchmarks/train_generator/sub-{subject}.tsv"
-    params:
-        stage=stage_params("train_generator"),
     resources:
         mem_mb=8000,
+    params:
+        stage=stage_params("train_generator"),
     shell:
         stage_command("train_generator")
-
-
-def predictions(wildcards):
-    """What is turned into pictures: a decoder's predictions, or for the ceiling the true features."""
-    folder = f"sub-{wildcards.subject}"
-    if wildcards.decoder == "ceiling":
-        return f"{folder}/features/sub-{wildcards.subject}_split-test_features.nc"
-    return f"{folder}/decoding/sub-{wildcards.subject}_desc-{wildcards.decoder}_predictions.nc"
 
 
 rule reconstruct:
@@ -40,9 +32,9 @@ rule reconstruct:
         "logs/reconstruct/sub-{subject}_desc-{decoder}.log",
     benchmark:
         "logs/benchmarks/reconstruct/sub-{subject}_desc-{decoder}.tsv"
-    params:
-        stage=stage_params("reconstruct"),
     resources:
         mem_mb=8000,
+    params:
+        stage=stage_params("reconstruct"),
     shell:
         stage_command("reconstruct")

@@ -13,10 +13,10 @@ rule report_subject:
         "logs/report_subject/sub-{subject}.log",
     benchmark:
         "logs/benchmarks/report_subject/sub-{subject}.tsv"
-    params:
-        stage=stage_params("report_subject", **workflow_values(SETTINGS)),
     resources:
         mem_mb=2000,
+    params:
+        stage=stage_params("report_subject", **workflow_values(SETTINGS)),
     shell:
         stage_command("report_subject")
 
@@ -32,9 +32,9 @@ rule report_group:
         "logs/report_group/group.log",
     benchmark:
         "logs/benchmarks/report_group/group.tsv"
-    params:
-        stage=stage_params("report_group", **workflow_values(SETTINGS)),
     resources:
         mem_mb=2000,
+    params:
+        stage=stage_params("report_group", **workflow_values(SETTINGS)),
     shell:
         stage_command("report_group")

@@ -143,5 +143,7 @@ def picture_digest(folder: Path) -> str:
     digest = hashlib.sha256()
     for entry in sorted(folder.rglob("*")):
         if entry.is_file():
-            digest.update(f"{entry.relative_to(folder).as_posix()} {entry.stat().st_size}\n".encode())
+            digest.update(
+                f"{entry.relative_to(folder).as_posix()} {entry.stat().st_size}\n".encode()
+            )
     return digest.hexdigest()[:16]

@@ -114,7 +114,9 @@ def _explain(error: ValidationError) -> ConfigError:
     first = error.errors()[0]
     path = [str(part) for part in first["loc"]]
     # pydantic puts the kind of a named entry behind its name; people did not write it there.
-    where = ".".join(path[:3] + path[4:] if path[1:2] in (["encoders"], ["decoders"], ["methods"]) else path)
+    where = ".".join(
+        path[:3] + path[4:] if path[1:2] in (["encoders"], ["decoders"], ["methods"]) else path
+    )
     if first["type"] == "extra_forbidden":
         known = sorted(set(_known_keys(Config)))
         siblings = _siblings(path)

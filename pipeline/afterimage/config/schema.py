@@ -16,7 +16,6 @@ from afterimage.stages.report_subject import Config as ReportSubject
 from afterimage.stages.train_decoder import Config as TrainDecoder
 from afterimage.stages.train_generator import Config as TrainGenerator
 
-
 #: Sections that hold entries under names the user chooses: (section, key).
 NAMED_ENTRIES = (
     ("extract_features", "encoders"),

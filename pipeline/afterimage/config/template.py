@@ -40,7 +40,12 @@ def _model_lines(model: BaseModel, depth: int) -> list[str]:
         if hidden(field):
             continue
         if isinstance(value, BaseModel):
-            lines += ["", f"## {_first_line(value)}", f"# {name}:", *_model_lines(value, depth + 1)]
+            lines += [
+                "",
+                f"## {_first_line(value)}",
+                f"# {name}:",
+                *_model_lines(value, depth + 1),
+            ]
         elif isinstance(value, Mapping) and value:
             lines += [f"## {field.description}", f"# {indent}{name}:"]
             for key, item in value.items():

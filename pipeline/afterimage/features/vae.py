@@ -68,6 +68,4 @@ class Vae:
             if picture.size != (size, size):
                 picture = picture.resize((size, size), Image.Resampling.BILINEAR)
             pixels[index] = np.asarray(picture, dtype=np.float32) / 255.0
-        return encode(
-            self._vae, pixels, device=self._device, batch=self._settings.batch_size
-        )
+        return encode(self._vae, pixels, device=self._device, batch=self._settings.batch_size)

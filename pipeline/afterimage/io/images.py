@@ -55,9 +55,9 @@ def read_image(path: Path) -> np.ndarray:
                     fix="resize the stimuli first",
                 )
             if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-                picture = picture.convert("RGBA")
                 black = Image.new("RGBA", picture.size, (0, 0, 0, 255))
-                return np.asarray(Image.alpha_composite(black, picture).convert("RGB"))
+                laid = Image.alpha_composite(black, picture.convert("RGBA"))
+                return np.asarray(laid.convert("RGB"))
             return np.asarray(picture.convert("RGB"))
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise InputError(

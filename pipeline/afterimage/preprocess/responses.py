@@ -44,7 +44,7 @@ def scan_responses(chunks: Iterable[np.ndarray]) -> ResponseScan:
     -------
     ResponseScan
     """
-    low = high = finite_count = None
+    low = high = finite_count = np.zeros(0)
     partly: list[np.ndarray] = []  # per trial: which units have a non-finite value
     for chunk in chunks:
         values = np.asarray(chunk, dtype=np.float32).reshape(len(chunk), chunk.shape[1], -1)
@@ -52,13 +52,13 @@ def scan_responses(chunks: Iterable[np.ndarray]) -> ResponseScan:
         chunk_low = np.where(finite, values, np.inf).min(axis=(0, 2))
         chunk_high = np.where(finite, values, -np.inf).max(axis=(0, 2))
         count = finite.sum(axis=(0, 2))
-        if low is None:
+        if not partly:
             low, high, finite_count = chunk_low, chunk_high, count
         else:
             low, high = np.minimum(low, chunk_low), np.maximum(high, chunk_high)
-            finite_count += count
-        partly.append(~finite.all(axis=2))
-    if low is None or high is None or finite_count is None:
+            finite_count = finite_count + count
+        partly.append(np.asarray(~finite.all(axis=2)))
+    if not partly:
         raise ValueError("no trials to scan")
     never_finite = finite_count == 0
     constant = ~never_finite & (low == high)
@@ -68,7 +68,7 @@ def scan_responses(chunks: Iterable[np.ndarray]) -> ResponseScan:
 
 
 def repeat_index(stimuli: np.ndarray) -> np.ndarray:
-    """Number the repeats of each stimulus from 0 in trial order; int64, shape (n_trials,)."""
+    """Return the repeat number of each trial, from 0 in trial order; int64, (n_trials,)."""
     counts: dict[str, int] = {}
     repeats = np.empty(len(stimuli), dtype=np.int64)
     for trial, name in enumerate(stimuli):
@@ -77,7 +77,9 @@ def repeat_index(stimuli: np.ndarray) -> np.ndarray:
     return repeats
 
 
-def seeded_split(stimuli: Iterable[str], test_fraction: float, random_state: int) -> dict[str, str]:
+def seeded_split(
+    stimuli: Iterable[str], test_fraction: float, random_state: int
+) -> dict[str, str]:
     """Split stimuli at random into ``train`` and ``test``; the order given does not matter.
 
     Parameters

@@ -48,8 +48,6 @@ class LowLevel:
         """Return the decoded pictures."""
         latents = predicted[self._settings.latents]
         latents = latents.reshape(-1, *material.shapes[self._settings.latents])
-        pictures = decode(
-            self._vae, latents, device=self._device, batch=self._settings.batch_size
-        )
+        pictures = decode(self._vae, latents, device=self._device, batch=self._settings.batch_size)
         images = np.rint(pictures * 255.0).astype(np.uint8)
         return list(images), [{} for _ in images]

@@ -52,7 +52,9 @@ class Retrieval:
         else:
             gallery = material.training[self._settings.embedding]
             centre = gallery.mean(axis=0)
-            scores = _rows(predicted[self._settings.embedding] - centre) @ _rows(gallery - centre).T
+            scores = (
+                _rows(predicted[self._settings.embedding] - centre) @ _rows(gallery - centre).T
+            )
         nearest = scores.argmax(axis=1) if len(scores) else []
         images = [material.training_image(int(index)) for index in nearest]
         details = [

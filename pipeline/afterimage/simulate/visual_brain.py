@@ -160,9 +160,7 @@ def _early_responses(brain: VisualBrain, units: np.ndarray, images: np.ndarray) 
     red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
     luminance = 0.3 * red + 0.59 * green + 0.11 * blue
     opponent = np.stack([luminance, red - green, blue - (red + green) / 2], axis=-1)  # (n, p, 3)
-    column, row = np.meshgrid(
-        (np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height
-    )
+    column, row = np.meshgrid((np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height)
     responses = np.empty((n, len(units)), dtype=np.float32)
     for start in range(0, len(units), 128):
         part = units[start : start + 128]

@@ -154,7 +154,9 @@ class _Judge:
         self.ids, self.inputs, self.config = test_ids, inputs, config
         self.truth_blocks = {name: test_blocks[name] for name in config.encoders}
         with open_dataset(inputs.features) as dataset:
-            settings = {name: json.loads(dataset[name].attrs["encoder"]) for name in config.encoders}
+            settings = {
+                name: json.loads(dataset[name].attrs["encoder"]) for name in config.encoders
+            }
         self.encoders = {}
         for name, values in settings.items():
             if values["kind"] == "vae" and inputs.generator:

@@ -118,7 +118,11 @@ def run(
     )
     used = [row for row in stimuli.values() if row["stimulus_id"] in split]
     rows: list[dict[str, Any]] = [
-        {**row, "split": split[row["stimulus_id"]], "n_trials": int((ids == row["stimulus_id"]).sum())}
+        {
+            **row,
+            "split": split[row["stimulus_id"]],
+            "n_trials": int((ids == row["stimulus_id"]).sum()),
+        }
         for row in used
     ]
     extra = [name for name in rows[0] if name not in ("stimulus_id", "file", "split", "n_trials")]
@@ -126,9 +130,7 @@ def run(
     write_json(outputs.quality, _quality(responses, scan, ceiling, splits, ids, sidecar))
 
 
-def _check_shape(
-    responses: np.ndarray, trials: list[Row], inputs: Inputs, subject: str
-) -> None:
+def _check_shape(responses: np.ndarray, trials: list[Row], inputs: Inputs, subject: str) -> None:
     if responses.ndim not in (2, 3):
         raise InputError(
             "responses have the wrong number of dimensions",
@@ -228,8 +230,9 @@ def _assign_split(
                     fix="correct the column 'split'; a stimulus seen in training cannot be a test",
                 )
     else:
-        table = read_tsv(inputs.stimuli_table, required=("stimulus_id",))
-        everything = [row["stimulus_id"] for row in table]
+        everything = [
+            row["stimulus_id"] for row in read_tsv(inputs.stimuli_table, required=("stimulus_id",))
+        ]
         if len(set(everything)) > 1:
             seeded = seeded_split(everything, config.test_fraction, config.random_state or 0)
             split = {name: seeded[name] for name in stimuli}
@@ -306,7 +309,8 @@ def _times(
 ) -> np.ndarray | None:
     if responses.ndim == 2:
         return None
-    rate, tmin = sidecar.get("sampling_rate_hz"), sidecar.get("tmin_s", 0.0)
+    rate: Any = sidecar.get("sampling_rate_hz")
+    tmin: Any = sidecar.get("tmin_s", 0.0)
     numbers = all(isinstance(v, int | float) and np.isfinite(v) for v in (rate, tmin))
     if not numbers or rate <= 0:
         raise InputError(

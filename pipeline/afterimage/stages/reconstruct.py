@@ -21,13 +21,13 @@ from afterimage.reconstruction.linear_pixels import LinearPixelsSettings
 from afterimage.reconstruction.low_level import LowLevelSettings
 from afterimage.reconstruction.registry import RECONSTRUCTIONS, Material
 from afterimage.reconstruction.retrieval import RetrievalSettings
-from afterimage.settings import Settings, StageConfig
+from afterimage.settings import StageConfig
 
 VERSION = 1
 CITES = ("rombach2022", "meng2022", "ho2022", "schoenmakers2013", "naselaris2009")
 
 if TYPE_CHECKING:
-    Method = Settings
+    Method = Any  # built below from the registry, which a type checker cannot follow
 else:
     Method = RECONSTRUCTIONS.union()
 
@@ -167,7 +167,9 @@ def _embedders(
 ) -> dict[str, Callable[[Sequence[np.ndarray]], np.ndarray]]:
     """Return, by block, a function that embeds pictures as the training features were made."""
     with open_dataset(features) as dataset:
-        settings = {str(name): json.loads(block.attrs["encoder"]) for name, block in dataset.items()}
+        settings = {
+            str(name): json.loads(block.attrs["encoder"]) for name, block in dataset.items()
+        }
     loaded: dict[str, Any] = {}
 
     def embedder(block: str) -> Callable[[Sequence[np.ndarray]], np.ndarray]:
@@ -177,7 +179,9 @@ def _embedders(
                 values = dict(settings[block])
                 if kind == "vae" and generator:
                     values["path"] = str(generator)
-                loaded[block] = ENCODERS.get(kind)(ENCODERS.settings(kind)(**values), device=device)
+                loaded[block] = ENCODERS.get(kind)(
+                    ENCODERS.settings(kind)(**values), device=device
+                )
             return loaded[block].encode(images).reshape(len(images), -1)
 
         return embed

@@ -74,7 +74,9 @@ def build(root: Path, config: Config) -> str:
     ]
     for error in report_subject.stage_errors(root, "group"):
         subjects.append(
-            model.GroupSubject("dataset", status="failed", stage=error.stage, message=error.message)
+            model.GroupSubject(
+                "dataset", status="failed", stage=error.stage, message=error.message
+            )
         )
     bids_dir = report_subject.dataset_of(root)
     return assemble_group(
@@ -150,5 +152,10 @@ def _across_subjects(root: Path, labels: list[str]) -> list[dict[str, Any]]:
     if crossing:
         detail = f"{len(crossing)} stimuli differ between subjects, for example {crossing[0]}"
     return [
-        {"subject": "", "check": "same split for all subjects", "ok": not crossing, "detail": detail}
+        {
+            "subject": "",
+            "check": "same split for all subjects",
+            "ok": not crossing,
+            "detail": detail,
+        }
     ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +47,12 @@ class Config(StageConfig):
 
     n_gallery_rows: int = Field(
         8, ge=0, description="randomly drawn rows of the gallery, beside the percentile rows"
+    )
+    headline_label: str = Field(
+        "", description="row the verdict speaks of; empty: the last method of the first decoder"
+    )
+    headline_metric: str = Field(
+        "", description="its metric; empty: the first of twoway_clip, any twoway, pixcorr"
     )
     sections: dict[str, Any] = Field(
         default={}, description="set by the workflow", json_schema_extra={"workflow": True}
@@ -123,7 +128,9 @@ def build(root: Path, subject: str, config: Config) -> str:
         audit=_audit(folder, name, audit, bids_dir),
         stages=stage_runs(folder, name, config.sections, errors),
         errors=errors,
-        facts=facts(config.sections),
+        headline_label=config.headline_label,
+        headline_metric=config.headline_metric,
+        facts=facts(config.sections) | _counts(quality),
     )
     return assemble_subject(report)
 
@@ -262,9 +269,22 @@ def _exclusions(quality: dict[str, Any] | None) -> list[model.Exclusion]:
             excluded.append(model.Exclusion("units", why, len(quality[key])))
     if quality and quality["n_trials"].get("val"):
         excluded.append(
-            model.Exclusion("trials", "in the validation split, not used", quality["n_trials"]["val"])
+            model.Exclusion(
+                "trials", "in the validation split, not used", quality["n_trials"]["val"]
+            )
         )
     return excluded
+
+
+def _counts(quality: dict[str, Any] | None) -> dict[str, Any]:
+    """Count units and trials of the whole recording, of which the figures may show a part."""
+    if not quality:
+        return {}
+    counts = {"n_units": quality["n_units_kept"]}
+    for split in ("train", "test"):
+        counts[f"n_{split}_trials"] = quality["n_trials"][split]
+        counts[f"n_{split}_stimuli"] = quality["n_stimuli"][split]
+    return counts
 
 
 def _responses(path: Path, quality: dict[str, Any] | None) -> model.Responses | None:
@@ -300,7 +320,11 @@ def _fits(folder: Path, name: str) -> list[model.BlockFit]:
             }
             fits.append(
                 model.BlockFit(
-                    card["decoder"], block, values.get("r"), values.get("alpha"), values.get("alphas")
+                    card["decoder"],
+                    block,
+                    values.get("r"),
+                    values.get("alpha"),
+                    values.get("alphas"),
                 )
             )
     return fits
@@ -373,8 +397,7 @@ def _gallery(
 def _gallery_score(
     folder: Path, name: str, ids: list[str], columns: dict[str, Any]
 ) -> tuple[np.ndarray | None, str, str]:
-    """Return the per-image score that defines the percentile rows: pixel correlation of the last
-    method of the pipeline, the one the verdict speaks of."""
+    """Return the score that defines the percentile rows: pixcorr of the last method shown."""
     path = folder / "evaluation" / f"{name}_images.tsv"
     labels = [label for label in columns if not label.startswith("ceiling")]
     if not path.is_file() or not labels:

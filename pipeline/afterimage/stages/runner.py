@@ -241,7 +241,12 @@ def guarded_run(
         try:
             write_json(
                 record,
-                {"stage": name, "unit": unit_of(Path(first)), "exit_code": code, "message": message},
+                {
+                    "stage": name,
+                    "unit": unit_of(Path(first)),
+                    "exit_code": code,
+                    "message": message,
+                },
             )
         except OSError as error:
             print(f"the error could not be recorded: {error}", file=sys.stderr)

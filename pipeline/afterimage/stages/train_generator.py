@@ -70,7 +70,12 @@ def run(
     pixels = resize_images(pictures, config.size_px, config.size_px)
     images = np.rint(pixels * 255.0).astype(np.uint8)
     start = model_folder(config.generator)
-    work = derivative_root(outputs.generator) / "work" / "train_generator" / unit_of(outputs.generator)
+    work = (
+        derivative_root(outputs.generator)
+        / "work"
+        / "train_generator"
+        / unit_of(outputs.generator)
+    )
     random_state = config.random_state or 0
 
     vae = load_autoencoder(start)
