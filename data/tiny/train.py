@@ -272,7 +272,7 @@ def train_clip(out: Path, n_pictures: int, loop: LoopSettings, seed: int, **runn
     train(clip_objective(clip), batch_of, n_pictures, loop, random_state=seed, **running)
     clip.to("cpu").eval()
     with torch.no_grad():
-        pooled = clip.vision_model(pixels_of(np.arange(1024))).pooler_output
+        pooled = clip.vision_model(pixels_of(np.arange(min(1024, n_pictures)))).pooler_output
         clip.visual_projection.weight /= clip.visual_projection(pooled).std(0).mean()
     clip.half().save_pretrained(out / "clip")
     tokenizer.save_pretrained(out / "clip")
@@ -291,11 +291,14 @@ def train_clip(out: Path, n_pictures: int, loop: LoopSettings, seed: int, **runn
 def train_autoencoder(
     out: Path, n_pictures: int, loop: LoopSettings, seed: int, **running: Any
 ) -> None:
-    """Train and save the autoencoder: on all kinds of pictures, then mostly on drawn ones."""
+    """Train and save the autoencoder: on all kinds of pictures, then mostly on drawn."""
     vae, done = None, 0
     folder, on_progress = running.pop("checkpoint_folder"), running.pop("on_progress")
     for phase, (share, drawn_share, kl_weight, changes) in enumerate(AUTOENCODER_PHASES):
         n_steps = round(loop.n_steps * share)
+        if vae is not None and phase == len(AUTOENCODER_PHASES) - 1:
+            vae.encoder.requires_grad_(False)
+            vae.quant_conv.requires_grad_(False)
 
         def report(step: int, loss: float, done: int = done) -> None:
             on_progress(done + step, loss)
@@ -362,15 +365,17 @@ def save_generator(unet: Any, folder: Path) -> None:
     (folder / "model_index.json").write_text(text, encoding="utf-8")
 
 
-# Share of the steps, share of drawn pictures, weight of the divergence, settings of the loop.
+# Share of the steps, share of drawn pictures, weight of the divergence, settings of the loop. The
+# last phase trains the decoder alone, so the denoiser may be trained at the same time.
 AUTOENCODER_PHASES: tuple[tuple[float, float, float, dict[str, float]], ...] = (
-    (9 / 13, 0.5, 1e-3, {"learning_rate": 2e-3, "decay_start": 0.3}),
-    (4 / 13, 0.75, 3e-4, {"learning_rate": 1.5e-3, "decay_start": 0.2}),
+    (36 / 67, 0.5, 1e-3, {"learning_rate": 2e-3, "decay_start": 0.3}),
+    (16 / 67, 0.75, 3e-4, {"learning_rate": 1.5e-3, "decay_start": 0.2}),
+    (15 / 67, 0.75, 0.0, {"learning_rate": 1.5e-3, "decay_start": 0.2}),
 )
 PARTS: dict[str, tuple[Callable[..., None], dict[str, Any]]] = {
     "vae": (train_autoencoder, {"batch_size": 24}),
     "clip": (train_clip, {"batch_size": 64, "learning_rate": 1e-3, "weight_decay": 0.05}),
-    "unet": (train_denoiser, {"batch_size": 32, "learning_rate": 1.5e-3}),
+    "unet": (train_denoiser, {"batch_size": 32, "learning_rate": 1.5e-3, "decay_start": 0.65}),
 }
 
 
@@ -379,9 +384,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for clip/ and generator/")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--vae-steps", type=int, default=5200)
+    parser.add_argument("--vae-steps", type=int, default=6700)
     parser.add_argument("--clip-steps", type=int, default=1900)
-    parser.add_argument("--unet-steps", type=int, default=9000)
+    parser.add_argument("--unet-steps", type=int, default=4200)
     parser.add_argument("--n-pictures", type=int, default=20000, help="pictures for each part")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2, help="threads of torch on a CPU")

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from afterimage import __version__
-from afterimage.errors import AfterimageError, ConfigError, UsageError
+from afterimage.errors import AfterimageError, ConfigError, UsageError, disk_full
 
 EPILOG = """\
 commands beside it:
   afterimage demo [OUT_DIR]                  simulate a study, run everything on it, write reports
-  afterimage config {template,check,show}    a commented configuration; check one; what would be used
+  afterimage config {template,check,show,schema}  a commented configuration; check one; what would be used
   afterimage index BIDS_DIR                  what would be run on: subjects and their files
   afterimage report OUT_DIR                  write the reports again from what is there
   afterimage methods [--json]                every method: name, room, paper, needs, check
@@ -49,7 +49,7 @@ def run_parser() -> argparse.ArgumentParser:
     add("--participant-label", "--participant_label", nargs="+", default=[], metavar="LABEL",
         help="only these subjects, with or without 'sub-'")  # fmt: skip
     add("--modality", nargs="+", default=[], choices=("fmri", "eeg", "meg", "spikes"),
-        help="only these modalities")  # fmt: skip
+        help="only subjects of these modalities, as the kind of their units.tsv says")  # fmt: skip
     add("--config", type=Path, action="append", default=[], metavar="FILE",
         help="configuration (YAML); may be given several times, later files win")  # fmt: skip
     add("--until", metavar="STAGE", help="stop after this stage, for example train_decoder")
@@ -83,6 +83,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    except OSError as error:
+        if full := disk_full(error):
+            print(full, file=sys.stderr)
+            return full.exit_code
+        raise
 
 
 def _run(arguments: list[str]) -> int:
@@ -217,12 +222,14 @@ def _record(arguments: list[str]) -> int:
     parser.add_argument("--bids-dir", type=Path, required=True)
     parser.add_argument("--run-id", default="plain")
     parser.add_argument("--settings", default="{}", help="effective configuration as JSON")
+    parser.add_argument("--subjects", nargs="*", default=[], help="labels of the run's subjects")
     options = parser.parse_args(arguments)
     from afterimage.record import finish_run, start_run
 
     root = options.output_dir.resolve()
     if options.event == "start":
-        start_run(root, options.bids_dir, options.run_id, json.loads(options.settings))
+        settings = json.loads(options.settings)
+        start_run(root, options.bids_dir, options.run_id, settings, options.subjects)
     else:
         finish_run(root, failed=options.event == "failure")
     return 0

@@ -1,5 +1,13 @@
 """Errors meant for people: what is wrong, where, what was found, what was expected, how to fix it."""
 
+import errno
+import re
+
+# How libraries that write files themselves (HDF5, numpy, safetensors) say that the disk is full.
+_FULL = re.compile(
+    r"No space left on device|Disk quota exceeded|errno = 28\b|requested and \d+ written"
+)
+
 
 class AfterimageError(Exception):
     """Base of every error this project raises on purpose.
@@ -49,3 +57,20 @@ class ConfigError(AfterimageError):
     """The configuration cannot be used as it is."""
 
     exit_code = 78
+
+
+def disk_full(error: BaseException) -> InputError | None:
+    """Return the error for people if ``error``, or one behind it, says that the disk is full."""
+    behind: BaseException | None = error
+    while behind is not None:
+        known = isinstance(behind, OSError) and behind.errno in (errno.ENOSPC, errno.EDQUOT)
+        if known or _FULL.search(str(behind)):
+            return InputError(
+                "there is no space left on the disk",
+                where=str(getattr(behind, "filename", None) or "the output folder"),
+                found=str(behind).splitlines()[0][:200],
+                expected="room for what this step writes",
+                fix="free some space and run the same command again; finished work is kept",
+            )
+        behind = behind.__cause__ or behind.__context__
+    return None

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
@@ -22,8 +26,9 @@ from afterimage.bids.description import describe_derivatives
 from afterimage.bids.index import index_dataset, select_units, write_units
 from afterimage.config.load import load_config
 from afterimage.config.template import visible
-from afterimage.errors import AfterimageError, ConfigError, InputError, UsageError
+from afterimage.errors import AfterimageError, ConfigError, InputError, UsageError, disk_full
 from afterimage.io.atomic import write_text_if_changed
+from afterimage.io.tables import Row
 from afterimage.record import error_records, finish_run, reset_errors, write_reports
 from afterimage.resources import resource_root
 from afterimage.stages.runner import STAGES, guarded_run
@@ -76,9 +81,15 @@ def launch(request: Launch) -> int:
             "the output would be written into the dataset", where=str(out),
             fix="give a folder of its own, for example BIDS_DIR/derivatives/afterimage",
         )  # fmt: skip
-    if request.until and request.until not in STAGES:
-        raise UsageError("unknown stage", found=request.until, expected=", ".join(STAGES))
     config = load_config(request.config_files)
+    stages = [name for name in STAGES if name != "simulate_responses"]
+    if not config.train_generator.enabled:
+        stages.remove("train_generator")
+    if request.until and request.until not in stages:
+        raise UsageError(
+            "unknown stage", where="--until", found=request.until, expected=", ".join(stages),
+            fix="name one of these",
+        )  # fmt: skip
     try:
         rows = index_dataset(bids_dir)
     except InputError as error:
@@ -90,22 +101,63 @@ def launch(request: Launch) -> int:
             "no subject is left to run", found=f"{len(rows)} in the dataset",
             expected="at least one of the modality asked for", fix="check --modality",
         )  # fmt: skip
-    scratch = None
-    if request.dry_run and not out.is_dir():
-        scratch = tempfile.TemporaryDirectory(prefix="afterimage-")
-        out = Path(scratch.name)
+    run_id = time.strftime("%Y%m%d-%H%M%S") + f"-{os.getpid()}"
+    if request.dry_run:
+        return _dry_run(request, bids_dir, out, rows, run_id, visible(config))
     write_units(out / "code" / "units.tsv", rows)
     if request.level == "group":
         describe_derivatives(out, bids_dir)
         print(write_reports(out, subjects=[])[-1])
         return 0
-    run_id = time.strftime("%Y%m%d-%H%M%S") + f"-{os.getpid()}"
-    command = _command(request, bids_dir, out, run_id, visible(config))
-    try:
-        return _execute(request, command, out, run_id, [row["subject"] for row in selected])
-    finally:
-        if scratch:
-            scratch.cleanup()
+    command = _command(request, bids_dir, out, out / "code", run_id, visible(config))
+    with _only_run(out) as lock:
+        return _execute(command, out, run_id, [row["subject"] for row in selected], lock)
+
+
+def _dry_run(
+    request: Launch, bids_dir: Path, out: Path, rows: list[Row], run_id: str,
+    settings: dict[str, Any],
+) -> int:  # fmt: skip
+    """Let Snakemake say what it would run and why; the output dataset stays as it is."""
+    if request.level == "group":
+        print(f"would write {out / 'group.html'}")
+        return 0
+    with tempfile.TemporaryDirectory(prefix="afterimage-") as scratch:
+        fresh = not out.is_dir() or not any(out.iterdir())
+        code = Path(scratch) / "code"
+        write_units(code / "units.tsv", rows)
+        folder = Path(scratch) if fresh else out
+        command = _command(request, bids_dir, folder, code, run_id, settings)
+        print(f"dry run of: {shlex.join(['snakemake', *command[3:]])}\n", flush=True)
+        command.append("--dry-run")
+        return subprocess.run(command, env=_variables(), check=False).returncode and 70
+
+
+@contextmanager
+def _only_run(out: Path) -> Iterator[IO[str]]:
+    """Hold the output dataset for this run alone, as long as it or its child lives.
+
+    The system lets go of this lock when its holders die, whatever kills them. So, where the file
+    still says that a run is active and nobody holds it, that run was killed, and the locks that
+    Snakemake left behind are swept away; those of somebody's plain Snakemake are respected.
+    """
+    path = out / "logs" / "lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                "another run is working on this output", where=str(out), found="a lock that is held",
+                expected="one run at a time", fix="wait for it to end, or stop it",
+            ) from None  # fmt: skip
+        lock.seek(0)
+        if lock.read():
+            shutil.rmtree(out / ".snakemake" / "locks", ignore_errors=True)
+        lock.write("active\n")
+        lock.flush()
+        yield lock
+        lock.truncate(0)
 
 
 def _report_unreadable(out: Path, bids_dir: Path, error: InputError, dry_run: bool) -> None:
@@ -122,8 +174,9 @@ def _report_unreadable(out: Path, bids_dir: Path, error: InputError, dry_run: bo
 
 
 def _command(
-    request: Launch, bids_dir: Path, out: Path, run_id: str, settings: dict[str, Any]
+    request: Launch, bids_dir: Path, out: Path, code: Path, run_id: str, settings: dict[str, Any]
 ) -> list[str]:
+    """Write the configuration for Snakemake into ``code``; return the command that runs in ``out``."""
     root = resource_root()
     workflow_config = settings | {
         "bids_dir": str(bids_dir),
@@ -131,7 +184,9 @@ def _command(
         "modalities": " ".join(request.modalities),
         "device": request.device,
     }
-    config_file = out / "code" / "workflow.yaml"
+    if code != out / "code":
+        workflow_config["units_file"] = str(code / "units.tsv")
+    config_file = code / "workflow.yaml"
     write_text_if_changed(config_file, yaml.safe_dump(workflow_config, sort_keys=False))
     profile = Path(request.profile)
     if not profile.is_dir():
@@ -149,35 +204,36 @@ def _command(
         option.startswith(("--cores", "-c", "--jobs", "-j"))
         for option in request.snakemake_options
     ):
-        command += ["--cores", str(request.cores or os.cpu_count() or 1)]
+        # The debug profile runs one job at a time, whatever the machine has.
+        default = 1 if profile.name == "debug" else os.cpu_count() or 1
+        command += ["--cores", str(request.cores or default)]
     if request.until:
         command += ["--until", request.until]
-    if request.dry_run:
-        command += ["--dry-run"]
     return [*command, *request.snakemake_options]
 
 
-def _execute(
-    request: Launch, command: list[str], out: Path, run_id: str, subjects: list[str]
-) -> int:
-    shown = shlex.join(["snakemake", *command[3:]])
-    print(f"running: {shown}\n" if not request.dry_run else f"dry run of: {shown}\n", flush=True)
+def _variables() -> dict[str, str]:
     # Snakemake's rules start this same interpreter: its folder comes first on the PATH.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    variables = {
+    return {
         **os.environ,
         "PATH": path,
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_VERBOSITY": "error",
     }
-    if request.dry_run:
-        return subprocess.run(command, env=variables, check=False).returncode and 70
-    reset_errors(out)
+
+
+def _execute(
+    command: list[str], out: Path, run_id: str, subjects: list[str], lock: IO[str]
+) -> int:
+    print(f"running: {shlex.join(['snakemake', *command[3:]])}\n", flush=True)
+    reset_errors(out, subjects)
     log = out / "logs" / run_id / "snakemake.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     process = subprocess.Popen(
-        command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+        command, env=_variables(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        pass_fds=[lock.fileno()],
+    )  # fmt: skip
     assert process.stdout is not None  # noqa: S101  (for the type checker: PIPE was asked for)
     started = time.monotonic()
     counts: Counter[str] = Counter()
@@ -236,6 +292,8 @@ def _summarise(
     failed = Counter(record["stage"] for record in records)
     if code and not records:
         text = log.read_text(encoding="utf-8")
+        if shutil.disk_usage(out).free < 2**20:
+            raise disk_full(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(out)))  # type: ignore[misc]
         print(text[-4000:], file=sys.stderr)
         hint = ""
         if "LockException" in text or "cannot be locked" in text:

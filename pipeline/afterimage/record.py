@@ -21,7 +21,9 @@ from afterimage.settings import StageConfig
 from afterimage.stages.runner import stage_module
 
 
-def start_run(root: Path, bids_dir: Path, run_id: str, settings: dict[str, Any]) -> None:
+def start_run(
+    root: Path, bids_dir: Path, run_id: str, settings: dict[str, Any], subjects: list[str]
+) -> None:
     """Begin a run: describe the output, sweep up what a killed run left, save config and units.
 
     Parameters
@@ -34,6 +36,8 @@ def start_run(root: Path, bids_dir: Path, run_id: str, settings: dict[str, Any])
         Name of the folder under ``logs/``.
     settings : dict
         The effective configuration.
+    subjects : list of str
+        Labels of the subjects that this run is about.
     """
     describe_derivatives(root, bids_dir)
     for leftover in root.rglob(".writing-*"):
@@ -41,7 +45,7 @@ def start_run(root: Path, bids_dir: Path, run_id: str, settings: dict[str, Any])
             shutil.rmtree(leftover, ignore_errors=True)
         else:
             leftover.unlink(missing_ok=True)
-    reset_errors(root)
+    reset_errors(root, subjects)
     folder = root / "logs" / run_id
     write_text(folder / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
     write_text(root / "code" / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
@@ -50,11 +54,12 @@ def start_run(root: Path, bids_dir: Path, run_id: str, settings: dict[str, Any])
     write_json(folder / "environment.json", environment())
 
 
-def reset_errors(root: Path) -> None:
-    """Forget the errors of earlier runs; record the subjects whose files are missing."""
-    shutil.rmtree(root / "logs" / "errors", ignore_errors=True)
+def reset_errors(root: Path, subjects: list[str]) -> None:
+    """Forget the errors of earlier runs; record those of ``subjects`` whose files are missing."""
+    for folder in ("errors", "running"):
+        shutil.rmtree(root / "logs" / folder, ignore_errors=True)
     for row in read_units(root / "code" / "units.tsv"):
-        if row["problem"] != "n/a":
+        if row["problem"] != "n/a" and row["subject"] in subjects:
             write_json(
                 root / "logs" / "errors" / f"index_sub-{row['subject']}.json",
                 {
@@ -93,6 +98,10 @@ def error_records(root: Path) -> list[dict[str, Any]]:
 
 def finish_run(root: Path, *, failed: bool) -> None:
     """End a run: subjects that failed get a report all the same, and the group report names them."""
+    for note in sorted((root / "logs" / "running").glob("*.json")):
+        record = root / "logs" / "errors" / note.name
+        record.parent.mkdir(exist_ok=True)
+        note.replace(record)
     units = {record["unit"] for record in error_records(root)}
     if failed or units:
         write_reports(

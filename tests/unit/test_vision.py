@@ -12,7 +12,7 @@ from afterimage.features.vision import Vision, VisionSettings
 
 @pytest.fixture(scope="module")
 def dino_folder(tmp_path_factory):
-    """A DINOv2 of random weights in the on-disk form of a real one."""
+    """Save a DINOv2 of random weights in the on-disk form of a real one."""
     import torch
     from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
 

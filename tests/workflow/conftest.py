@@ -45,7 +45,11 @@ LIGHT = {
         "decoders": {**SMALL["train_decoder"]["decoders"], "bayesian": None},
     },
     "reconstruct": {
-        "methods": {"latent_diffusion": None, "low_level": None, "retrieval": {"embedding": "gabor"}}
+        "methods": {
+            "latent_diffusion": None,
+            "low_level": None,
+            "retrieval": {"embedding": "gabor"},
+        }
     },
     "evaluate": {**SMALL["evaluate"], "encoders": ["gabor", "pixels"]},
 }
@@ -64,7 +68,9 @@ class Study:
         Whether ``stimuli.tsv`` has the column ``split``.
     """
 
-    def __init__(self, folder: Path, n_train: int = 14, n_test: int = 4, split: bool = True) -> None:
+    def __init__(
+        self, folder: Path, n_train: int = 14, n_test: int = 4, split: bool = True
+    ) -> None:
         self.folder = folder
         self.train = [f"train_{index:02d}" for index in range(n_train)]
         self.test = [f"test_{index:02d}" for index in range(n_test)]

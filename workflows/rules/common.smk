@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 from afterimage.bids.index import index_dataset, read_units, select_units, write_units
-from afterimage.bids.names import camel_case
 from afterimage.bids.index import picture_digest
 from afterimage.config.load import check_config
 from afterimage.config.template import visible
@@ -14,28 +13,22 @@ from afterimage.record import workflow_values
 from afterimage.stages.runner import stage_interface
 
 # Keys that say where and how to run; everything else in the config is afterimage's own.
-RUN_KEYS = ("bids_dir", "participants", "modalities", "device", "run_id")
+RUN_KEYS = ("bids_dir", "participants", "modalities", "device", "run_id", "units_file")
 SETTINGS = check_config({key: value for key, value in config.items() if key not in RUN_KEYS})
 if "bids_dir" not in config:
     raise WorkflowError("Say where the dataset is: --config bids_dir=/path/to/dataset")
 BIDS_DIR = Path(str(config["bids_dir"])).resolve()
-UNITS_FILE = Path("code/units.tsv")
+UNITS_FILE = Path(str(config.get("units_file", "code/units.tsv")))
 if not UNITS_FILE.is_file():
     write_units(UNITS_FILE, index_dataset(BIDS_DIR))
 ALL_UNITS = {row["subject"]: row for row in read_units(UNITS_FILE)}
-UNITS = [
-    row
-    for row in select_units(
-        list(ALL_UNITS.values()),
-        str(config.get("participants", "")).split(),
-        str(config.get("modalities", "")).split(),
-    )
-    if row["problem"] == "n/a"
-]
-SUBJECTS = [row["subject"] for row in UNITS]
+SELECTED = select_units(
+    list(ALL_UNITS.values()),
+    str(config.get("participants", "")).split(),
+    str(config.get("modalities", "")).split(),
+)
+SUBJECTS = [row["subject"] for row in SELECTED if row["problem"] == "n/a"]
 DECODERS = list(SETTINGS.train_decoder.decoders)
-METHODS = list(SETTINGS.reconstruct.methods)
-LABELS = [camel_case(name, method) for name in [*DECODERS, "ceiling"] for method in METHODS]
 CODE = shlex.quote(sys.executable)
 
 
@@ -77,12 +70,15 @@ def stage_params(stage, **job):
     """
     version = stage_interface(stage)["version"]
     section = SETTINGS.section(stage)
+    texts = {}
 
     def params(wildcards):
-        values = dict(section)
-        for key, value in job.items():
-            values[key] = value(wildcards) if callable(value) else value
-        return json.dumps({"version": version, "config": values}, sort_keys=True)
+        own = {key: value(wildcards) if callable(value) else value for key, value in job.items()}
+        key = repr(own)
+        if key not in texts:
+            values = {"version": version, "config": {**section, **own}}
+            texts[key] = json.dumps(values, sort_keys=True)
+        return texts[key]
 
     return params
 
@@ -108,6 +104,7 @@ def record_command(event):
     options = [f"--bids-dir {shlex.quote(str(BIDS_DIR))}", f"--run-id {RUN_ID}"]
     if event == "start":
         options.append(f"--settings {shlex.quote(json.dumps(visible(SETTINGS)))}")
+        options.append("--subjects " + " ".join(row["subject"] for row in SELECTED))
     command = f"{CODE} -m afterimage record {event} . {' '.join(options)}"
     return command.replace("{", "{{").replace("}", "}}")
 

@@ -8,10 +8,6 @@ rule extract_features:
         features="sub-{subject}/features/sub-{subject}_split-{split}_features.nc",
     log:
         "logs/extract_features/sub-{subject}_split-{split}.log",
-    benchmark:
-        "logs/benchmarks/extract_features/sub-{subject}_split-{split}.tsv"
-    resources:
-        mem_mb=4000,
     params:
         stage=stage_params(
             "extract_features",
@@ -32,8 +28,6 @@ rule train_decoder:
         predictions="sub-{subject}/decoding/sub-{subject}_desc-{decoder}_predictions.nc",
     log:
         "logs/train_decoder/sub-{subject}_desc-{decoder}.log",
-    benchmark:
-        "logs/benchmarks/train_decoder/sub-{subject}_desc-{decoder}.tsv"
     resources:
         mem_mb=lambda wildcards, input: max(4000, 4 * int(input.size_mb)),
     params:

@@ -24,17 +24,8 @@ rule evaluate:
         metrics="sub-{subject}/evaluation/sub-{subject}_metrics.tsv",
         per_image="sub-{subject}/evaluation/sub-{subject}_images.tsv",
         audit="sub-{subject}/evaluation/sub-{subject}_audit.json",
-        metrics_json=collect(
-            "sub-{{subject}}/sub-{{subject}}_desc-{label}_metrics.json",
-            label=[*DECODERS, *LABELS],
-        ),
-        recon=collect("sub-{{subject}}/recon/sub-{{subject}}_desc-{label}_recon.tsv", label=LABELS),
     log:
         "logs/evaluate/sub-{subject}.log",
-    benchmark:
-        "logs/benchmarks/evaluate/sub-{subject}.tsv"
-    resources:
-        mem_mb=4000,
     params:
         stage=stage_params("evaluate"),
     shell:

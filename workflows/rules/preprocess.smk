@@ -12,10 +12,6 @@ rule prepare_responses:
         quality="sub-{subject}/sub-{subject}_quality.json",
     log:
         "logs/prepare_responses/sub-{subject}.log",
-    benchmark:
-        "logs/benchmarks/prepare_responses/sub-{subject}.tsv"
-    resources:
-        mem_mb=2000,
     params:
         stage=stage_params("prepare_responses"),
     shell:

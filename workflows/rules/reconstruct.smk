@@ -7,10 +7,6 @@ rule train_generator:
         generator=directory("sub-{subject}/generator"),
     log:
         "logs/train_generator/sub-{subject}.log",
-    benchmark:
-        "logs/benchmarks/train_generator/sub-{subject}.tsv"
-    resources:
-        mem_mb=8000,
     params:
         stage=stage_params("train_generator"),
     shell:
@@ -30,10 +26,6 @@ rule reconstruct:
         candidates="sub-{subject}/recon/sub-{subject}_desc-{decoder}_candidates.tsv",
     log:
         "logs/reconstruct/sub-{subject}_desc-{decoder}.log",
-    benchmark:
-        "logs/benchmarks/reconstruct/sub-{subject}_desc-{decoder}.tsv"
-    resources:
-        mem_mb=8000,
     params:
         stage=stage_params("reconstruct"),
     shell:

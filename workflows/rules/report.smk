@@ -11,10 +11,6 @@ rule report_subject:
         ),
     log:
         "logs/report_subject/sub-{subject}.log",
-    benchmark:
-        "logs/benchmarks/report_subject/sub-{subject}.tsv"
-    resources:
-        mem_mb=2000,
     params:
         stage=stage_params("report_subject", **workflow_values(SETTINGS)),
     shell:
@@ -30,10 +26,6 @@ rule report_group:
         metrics="group/metrics.tsv",
     log:
         "logs/report_group/group.log",
-    benchmark:
-        "logs/benchmarks/report_group/group.tsv"
-    resources:
-        mem_mb=2000,
     params:
         stage=stage_params("report_group", **workflow_values(SETTINGS)),
     shell:

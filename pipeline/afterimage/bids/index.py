@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from afterimage.bids.names import SUBJECT
 from afterimage.errors import InputError
 from afterimage.io.atomic import write_text_if_changed
 from afterimage.io.tables import Row, format_cell, read_text, read_tsv
@@ -40,8 +41,8 @@ def index_dataset(bids_dir: Path) -> list[Row]:
     """
     if not bids_dir.is_dir():
         raise InputError(
-            "the dataset does not exist", where=str(bids_dir), expected="a folder",
-            fix="check the first argument",
+            "the dataset does not exist", where=str(bids_dir), found="no such folder",
+            expected="a folder", fix="check the first argument",
         )  # fmt: skip
     folders = sorted(path for path in bids_dir.glob("sub-*") if path.is_dir())
     if not folders:
@@ -57,6 +58,7 @@ def index_dataset(bids_dir: Path) -> list[Row]:
         raise InputError(
             "the dataset has no table of stimuli",
             where=str(bids_dir),
+            found="no stimuli.tsv",
             expected="stimuli.tsv with stimulus_id, file and optionally split",
             fix="this version reads prepared responses; see 'Your own data' in the documentation",
         )
@@ -77,7 +79,13 @@ def _unit(bids_dir: Path, folder: Path) -> Row:
         if path.is_file():
             row[column] = path.relative_to(bids_dir).as_posix()
     missing = [column for column in ("responses", "trials") if row[column] == "n/a"]
-    if missing:
+    if not SUBJECT.fullmatch(name):
+        error = InputError(
+            "the label of a subject cannot be used", where=str(folder), found=name,
+            expected="sub- and then letters and digits only", fix="rename the folder and its files",
+        )  # fmt: skip
+        row["problem"] = str(error).replace("\n", " | ")
+    elif missing:
         files = ", ".join(sorted(path.name for path in folder.iterdir())[:6]) or "nothing"
         suffixes = {"responses": "responses.npy", "trials": "trials.tsv"}
         expected = " and ".join(f"{name}/{name}_{suffixes[column]}" for column in missing)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel
@@ -78,10 +78,18 @@ def visible(config: Config) -> dict[str, Any]:
     for section in Config.model_fields:
         model = getattr(config, section)
         if isinstance(model, BaseModel):
-            for name, field in type(model).model_fields.items():
-                if hidden(field):
-                    values[section].pop(name, None)
+            _drop_hidden(model, values[section])
     return values
+
+
+def _drop_hidden(model: BaseModel, values: dict[str, Any]) -> None:
+    for name, field in type(model).model_fields.items():
+        if hidden(field):
+            values.pop(name, None)
+        elif isinstance(entries := getattr(model, name), Mapping):
+            for key, entry in entries.items():
+                if isinstance(entry, BaseModel):
+                    _drop_hidden(entry, values[name][key])
 
 
 def differences(config: Config) -> list[tuple[str, Any, Any]]:
@@ -147,7 +155,8 @@ def _table(model: type[BaseModel]) -> list[str]:
                 nested += _table(member)
         else:
             kind = _type_name(field.annotation)
-            rows.append(f"| `{name}` | {kind} | `{json.dumps(default)}` | {field.description} |")
+            words = (field.description or "names the method").replace("<", "&lt;")
+            rows.append(f"| `{name}` | {kind} | `{json.dumps(default)}` | {words} |")
     return [*rows, "", *nested]
 
 
@@ -158,11 +167,15 @@ def _members(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _type_name(annotation: Any) -> str:
-    if get_origin(annotation) is not None:
-        parts = [_type_name(part) for part in get_args(annotation) if part is not type(None)]
-        if get_origin(annotation).__class__ is type(Union) or "Union" in str(
-            get_origin(annotation)
-        ):
-            return " or ".join(parts)
-        return " or ".join(parts) or str(annotation)
-    return getattr(annotation, "__name__", json.dumps(annotation, default=str))
+    """Name a type as people who write YAML do."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _type_name(arguments[0])
+    if origin is Literal:
+        return " or ".join(f"`{value}`" for value in arguments)
+    if origin in (list, tuple):
+        return f"list of {_type_name(arguments[0])}"
+    if origin is not None:
+        return " or ".join(_type_name(part) for part in arguments)
+    names = {str: "text", float: "number", int: "integer", bool: "true or false"}
+    return "null" if annotation is type(None) else names.get(annotation, annotation.__name__)

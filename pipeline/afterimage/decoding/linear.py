@@ -20,7 +20,11 @@ class LinearSettings(Settings):
     """Settings common to the linear decoders."""
 
     n_folds: int = Field(5, ge=2, description="Inner folds, by stimulus, of the training part.")
-    random_state: int = Field(0, description="Seed of the inner folds.")
+    random_state: int = Field(
+        0,
+        description="Seed of the inner folds; the workflow gives that of train_decoder.",
+        json_schema_extra={"workflow": True},
+    )
     rescale: Literal["block", "target", "none"] = Field(
         "block",
         description="Give predictions the spread of the training features: one gain a block, "

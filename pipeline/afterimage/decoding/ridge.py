@@ -1,13 +1,14 @@
 """Ridge regression (Hoerl & Kennard 1970, doi:10.1080/00401706.1970.10488634).
 
-From responses to features, on himalaya (Dupre la Tour et al. 2022,
+From responses to features, as in himalaya (Dupre la Tour et al. 2022,
 doi:10.1016/j.neuroimage.2022.119728). What differs: units are weighted by how well the stimulus
-predicts them inside the training part; one penalty a target; inner folds keep all repeats of a
+predicts them, once more inside every fold; one penalty a target; inner folds keep all repeats of a
 stimulus together; predictions get back the spread that shrinkage takes, estimated on the folds.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
@@ -49,6 +50,32 @@ class RidgeSettings(LinearSettings):
     n_targets_batch: int = Field(1024, ge=1, description="Targets solved together.")
 
 
+@dataclass(frozen=True)
+class Regression:
+    """Responses of some trials, standardised and weighted, in the axes of their kernel."""
+
+    mean: np.ndarray  # (n_units,)
+    scale: np.ndarray  # (n_units,) standard deviation over weight
+    units: np.ndarray  # (n_used,)
+    inputs: np.ndarray  # (n_trials, n_used), centred
+    values: np.ndarray  # (r,) eigenvalues of inputs @ inputs.T
+    vectors: np.ndarray  # (n_trials, r)
+    level: float  # mean squared norm of a response: the unit of the penalties
+
+    def coordinates(self, responses: np.ndarray) -> np.ndarray:
+        """Kernel of other trials with these, in the axes: (m, n_units) to (m, r)."""
+        asked = (responses[:, self.units] - self.mean[self.units]) / self.scale[self.units]
+        return asked.astype(np.float64) @ (self.inputs.T @ self.vectors)
+
+    def project(self, targets: np.ndarray) -> np.ndarray:
+        """Centred targets in the axes: (n_trials, n_targets) to float64 (r, n_targets)."""
+        return self.vectors.T @ (targets - targets.mean(0, dtype=np.float64))
+
+    def solve(self, projected: np.ndarray, alphas: np.ndarray | float) -> np.ndarray:
+        """Dual weights in the axes, (r, n_targets), for one penalty or one a target."""
+        return projected / (self.values[:, None] + alphas * self.level)
+
+
 @DECODERS.register("ridge", RidgeSettings)
 class RidgeDecoder(LinearDecoder):
     """Linear regression with a quadratic penalty, chosen by cross-validation for every target.
@@ -80,22 +107,28 @@ class RidgeDecoder(LinearDecoder):
         """
         stimuli = checked(responses, features, groups, held_out)
         folds = grouped_folds(stimuli, self.settings.n_folds, self.settings.random_state)
-        mean, scale = unit_statistics(responses)
-        weights = self._unit_weights((responses - mean) / scale, features, stimuli)
-        scale = scale / np.maximum(weights, 1e-30)
-        units = np.flatnonzero((weights > 0) & np.isfinite(scale))
-        # a brain without any unit that varies is decoded as the mean
-        units = units if len(units) else np.arange(1)
-        inputs = ((responses[:, units] - mean[units]) / scale[units]).astype(np.float32)
-        arrays: dict[str, np.ndarray] = {"unit_mean": mean, "unit_scale": scale, "units": units}
+        whole = self._regression(responses, features, stimuli)
+        parts = []
+        for train, test in folds:
+            known = {name: block[train] for name, block in features.items()}
+            part = self._regression(responses[train], known, stimuli[train])
+            parts.append((part, part.coordinates(responses[test])))
+        arrays: dict[str, np.ndarray] = {
+            "unit_mean": whole.mean,
+            "unit_scale": whole.scale,
+            "units": whole.units,
+        }
         predicted = {}
         self.cross_validation_ = {}
         for name, block in features.items():
+            alphas, predicted[name] = self._cross_validate(block, folds, parts)
             arrays[f"mean/{name}"] = block.mean(0, dtype=np.float64)
-            coef, alphas, predicted[name] = self._solve(inputs, block, folds)
+            loading = whole.inputs.T @ whole.vectors
+            arrays[f"coef/{name}"] = loading @ whole.solve(whole.project(block), alphas)
             report = self._calibrate(name, predicted[name], block)
-            arrays[f"coef/{name}"], arrays[f"gain/{name}"] = coef, np.asarray(report["gain"])
-            self.cross_validation_[name] = {**report, "alpha": alphas, "n_units": len(units)}
+            arrays[f"gain/{name}"] = np.asarray(report["gain"])
+            n_used = float(len(whole.units))
+            self.cross_validation_[name] = {**report, "alpha": alphas, "n_units": n_used}
         arrays |= self._gallery_model(features, predicted, stimuli)
         self._store(arrays)
         return self
@@ -130,6 +163,30 @@ class RidgeDecoder(LinearDecoder):
         distance = cdist(guesses @ whitener, candidates @ whitener, "sqeuclidean")
         return (0.5 * (candidates**2).sum(1) - 0.5 * distance).astype(np.float32)
 
+    def _regression(
+        self, responses: np.ndarray, features: Mapping[str, np.ndarray], stimuli: np.ndarray
+    ) -> Regression:
+        """Statistics, weights and kernel of these trials."""
+        mean, scale = unit_statistics(responses)
+        weights = self._unit_weights((responses - mean) / scale, features, stimuli)
+        scale = scale / np.maximum(weights, np.float32(1e-30))
+        units = np.flatnonzero((weights > 0) & np.isfinite(scale))
+        # a brain without any unit that varies is decoded as the mean
+        units = units if len(units) else np.arange(1)
+        inputs = ((responses[:, units] - mean[units]) / scale[units]).astype(np.float64)
+        inputs -= inputs.mean(0)
+        values, vectors = np.linalg.eigh(inputs @ inputs.T)
+        kept = values > 1e-9 * values[-1]
+        return Regression(
+            mean=mean,
+            scale=scale,
+            units=units,
+            inputs=inputs,
+            values=values[kept],
+            vectors=vectors[:, kept],
+            level=float(values.sum()) / len(values) or 1.0,
+        )
+
     def _unit_weights(
         self, standard: np.ndarray, features: Mapping[str, np.ndarray], stimuli: np.ndarray
     ) -> np.ndarray:
@@ -151,38 +208,38 @@ class RidgeDecoder(LinearDecoder):
         equal = np.full(n_units, n_units**-0.5)
         return np.asarray(weights / norm if norm > 0 else equal, np.float32)
 
-    def _solve(
-        self, inputs: np.ndarray, block: np.ndarray, folds: list[tuple[np.ndarray, np.ndarray]]
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Coefficients (n_units, n_features), penalties, and predictions on the inner folds."""
-        from himalaya.kernel_ridge import solve_kernel_ridge_cv_eigenvalues
-
-        settings, inputs = self.settings, inputs.astype(np.float64)
-        kernel = inputs @ inputs.T
-        level = max(float(np.trace(kernel)) / len(kernel), 1e-12)
-        targets = block.astype(np.float64)
-        alphas, dual, _, _ = solve_kernel_ridge_cv_eigenvalues(
-            kernel,
-            targets,
-            alphas=level * np.asarray(settings.alphas, float),
-            cv=folds,
-            local_alpha=settings.alpha_per_target,
-            n_targets_batch=settings.n_targets_batch,
-            fit_intercept=True,
-        )
+    def _cross_validate(
+        self,
+        block: np.ndarray,
+        folds: list[tuple[np.ndarray, np.ndarray]],
+        parts: list[tuple[Regression, np.ndarray]],
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the penalty of each target and the predictions on the inner folds with it."""
+        settings = self.settings
+        penalties = np.asarray(settings.alphas, float)
+        error = np.zeros((len(penalties), block.shape[1]))
+        for columns in self._batches(block.shape[1]):
+            for (train, test), (part, asked) in zip(folds, parts, strict=True):
+                truth = block[test, columns] - block[train, columns].mean(0, dtype=np.float64)
+                projected = part.project(block[train, columns])
+                for row, alpha in enumerate(penalties):
+                    guess = asked @ part.solve(projected, alpha)
+                    error[row, columns] += ((guess - truth) ** 2).sum(0)
+        if not settings.alpha_per_target:
+            error[:] = error.sum(1, keepdims=True)
+        alphas = penalties[error.argmin(0)]
         predicted = np.empty(block.shape, np.float32)
-        for train, test in folds:
-            centre = inputs[train].mean(0)
-            known, asked = inputs[train] - centre, inputs[test] - centre
-            values, vectors = np.linalg.eigh(known @ known.T)
-            toward = asked @ (known.T @ vectors)
-            for start in range(0, block.shape[1], settings.n_targets_batch):
-                columns = slice(start, start + settings.n_targets_batch)
-                mean = targets[train, columns].mean(0)
-                projected = vectors.T @ (targets[train, columns] - mean)
-                shrunk = projected / (np.clip(values, 0, None)[:, None] + alphas[columns])
-                predicted[test, columns] = mean + toward @ shrunk
-        return inputs.T @ dual, alphas / level, predicted
+        for columns in self._batches(block.shape[1]):
+            for (train, test), (part, asked) in zip(folds, parts, strict=True):
+                projected = part.project(block[train, columns])
+                guess = asked @ part.solve(projected, alphas[columns])
+                predicted[test, columns] = guess + block[train, columns].mean(0, dtype=np.float64)
+        return alphas, predicted
+
+    def _batches(self, n_targets: int) -> list[slice]:
+        """Targets solved together, to bound the memory."""
+        step = self.settings.n_targets_batch
+        return [slice(start, start + step) for start in range(0, n_targets, step)]
 
     def _gallery_model(
         self,

@@ -171,7 +171,7 @@ def pairwise_mse(truth: NDArray[np.generic], recon: NDArray[np.generic]) -> NDAr
     -------
     ndarray of float64, shape (n, n)
         Row = reconstruction, column = true image. With centred images a, b of D values and means
-        m: (|a|^2 + |b|^2 - 2 a.b) / D + (m_a - m_b)^2.
+        m: ``(|a|^2 + |b|^2 - 2 a.b) / D + (m_a - m_b)^2``.
     """
     truth, recon = _same_shape(truth, recon)
     product, recon_norm, truth_norm = _centred_product(truth, recon)

@@ -12,7 +12,7 @@ test, whose null holds the right pairs in a share of 1/block.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,14 +46,14 @@ __all__ = [
 ]
 
 TOP_K = (1, 5)
-SMALLEST_BLOCK = 16
+SMALLEST_BLOCK = 8
 
 PairMetric = Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float64]]
 # Per image, for all pairs, and how many image pixels x pairs the latter may cost for one label.
 IMAGE_METRICS: dict[str, tuple[PairMetric, PairMetric, float]] = {
     "pixcorr": (pixels.pixcorr, pixels.pairwise_pixcorr, 1e10),
     "mse": (pixels.mse, pixels.pairwise_mse, 1e10),
-    "ssim": (pixels.ssim, pixels.pairwise_ssim, 1e8),
+    "ssim": (pixels.ssim, pixels.pairwise_ssim, 2e7),
 }
 
 
@@ -137,7 +137,7 @@ class _Measure:
 def reconstruction_rows(
     truth: NDArray[np.generic],
     truth_embeddings: Mapping[str, NDArray[np.generic]],
-    sets: Sequence[ReconstructionSet],
+    sets: Iterable[ReconstructionSet],
     *,
     subject: str,
     size: str = "native size",
@@ -153,8 +153,9 @@ def reconstruction_rows(
         True images at the size of the reconstructions.
     truth_embeddings : mapping of str to ndarray, shape (n, n_features)
         Features of the true images for each encoder.
-    sets : sequence of ReconstructionSet
-        The ceilings among them: a row's ceiling is the same metric of the set it names.
+    sets : iterable of ReconstructionSet
+        The ceilings among them: a row's ceiling is the same metric of the set it names. Read one
+        at a time, so that a generator holds one set in memory.
     subject : str
     size, repeats : str
         For the protocol.
@@ -165,11 +166,12 @@ def reconstruction_rows(
     Returns
     -------
     Scores
-        pixcorr, mse, ssim, and twoway_, retrieval_top1_, retrieval_top5_<encoder> (retrieval only
-        in galleries larger than 1 and 5).
+        pixcorr, mse, ssim, and ``twoway_<encoder>``, ``retrieval_top1_<encoder>`` and
+        ``retrieval_top5_<encoder>`` (retrieval only in galleries larger than 1 and 5).
     """
     drawing = resampling or Resampling()
     scores = Scores()
+    ceilings: dict[str, str] = {}
     for one in sets:
         if one.label in scores.per_image:
             raise InputError("two sets of reconstructions share a label", found=one.label)
@@ -189,8 +191,8 @@ def reconstruction_rows(
         told = {"size": size, "repeats": repeats, "selection": one.selection}
         _add(scores, measures, identity, told, drawing)
         scores.n_constant[one.label] = int(pixels.constant_images(one.images).sum())
+        ceilings[one.label] = one.ceiling
     values = {(row["label"], row["metric"]): row["value"] for row in scores.rows}
-    ceilings = {one.label: one.ceiling for one in sets}
     for row in scores.rows:
         row["ceiling"] = values.get((ceilings[row["label"]], row["metric"]))
     return scores
@@ -226,14 +228,15 @@ def prediction_rows(
     training_means : mapping of str to ndarray, shape (n_features,), optional
         Means of the TRAINING features, taken off before correlating; named in the protocol.
     score_matrix : ndarray, shape (n_decoded, n_gallery), optional
-        A decoder's own similarity; gives retrieval_top1, retrieval_top5 without a block's name.
+        A decoder's own similarity; gives twoway, retrieval_top1, retrieval_top5 without a block.
     clusters, repeats, resampling
         As in `reconstruction_rows`.
 
     Returns
     -------
     Scores
-        For each block twoway_, retrieval_top1_ and retrieval_top5_<block>, the latter two also
+        For each block ``twoway_<block>``, ``retrieval_top1_<block>`` and
+        ``retrieval_top5_<block>``, the latter two also
         with ``_image_to_brain`` where each decoded pattern has its own image. The ceiling is 1.
     """
     drawing = resampling or Resampling()
@@ -249,8 +252,7 @@ def prediction_rows(
         measures += _backward_measures(similarities, index, f"_{block}")
         _add(scores, measures, identity, told, drawing, extra)
     if score_matrix is not None:
-        retrieval = _identification_measures(score_matrix, index, "", None)
-        measures = [one for one in retrieval if one.name.startswith("retrieval")]
+        measures = [*_identification_measures(score_matrix, index, "", None)]
         measures += _backward_measures(score_matrix, index, "")
         _add(scores, measures, identity, told, drawing, ("the decoder's own similarity",))
     for row in scores.rows:

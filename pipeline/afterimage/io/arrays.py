@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from afterimage.errors import InputError
-from afterimage.io.atomic import atomic_path
+from afterimage.io.atomic import atomic_path, require_space
 
 if TYPE_CHECKING:
     import h5netcdf
@@ -28,13 +28,13 @@ def open_npy(path: Path) -> np.ndarray:
     """
     if not path.is_file():
         raise InputError(
-            "a responses file is missing", where=str(path), expected="an array saved by numpy.save",
-            fix="write it, or remove the subject's folder",
+            "a responses file is missing", where=str(path), found="no such file",
+            expected="an array saved by numpy.save", fix="write it, or remove the subject's folder",
         )  # fmt: skip
     try:
         array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
-        objects = "Object arrays" in str(error) or "pickle" in str(error)
+        objects = any(word in str(error) for word in ("Object arrays", "pickle", "Python objects"))
         raise InputError(
             "a responses file holds pickled objects" if objects else "an array cannot be read",
             where=str(path),
@@ -145,6 +145,7 @@ class BlockWriter:
         row = 0
         for chunk in chunks:
             flat = np.asarray(chunk, dtype=dtype).reshape(len(chunk), n_features)
+            require_space(Path(self._file.filename).parent, flat.nbytes)
             variable[row : row + len(flat)] = flat
             row += len(flat)
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+#: Room that must stay free beside what is written: the buffers of one HDF5 file.
+SPARE_BYTES = 2**20
 
 
 @contextmanager
@@ -33,6 +38,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def require_space(folder: Path, n_bytes: int) -> None:
+    """Raise the error of a full disk before HDF5 meets it, which may crash the process then."""
+    if shutil.disk_usage(folder).free < n_bytes + SPARE_BYTES:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
 def write_text(path: Path, text: str) -> None:

@@ -41,6 +41,7 @@ def read_image(path: Path) -> np.ndarray:
         raise InputError(
             "a stimulus file is missing",
             where=str(path),
+            found="no such file",
             expected="the picture that stimuli.tsv names",
             fix="put the file there, or remove its trials",
         )

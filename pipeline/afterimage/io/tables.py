@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from afterimage.errors import InputError
 from afterimage.io.atomic import write_text
@@ -18,7 +21,11 @@ def read_text(path: Path) -> str:
     """Read a UTF-8 text file; an error names the first offending byte."""
     if not path.is_file():
         raise InputError(
-            "a file is missing", where=str(path), expected="a readable file", fix="put it there"
+            "a file is missing",
+            where=str(path),
+            found="no such file",
+            expected="a readable file",
+            fix="put it there",
         )
     try:
         return path.read_bytes().decode("utf-8-sig")
@@ -53,21 +60,22 @@ def read_tsv(path: Path, required: Sequence[str] = ()) -> list[Row]:
         If the file is missing, is not UTF-8, has no tabs, lacks a required column, or has a row
         with the wrong number of cells.
     """
-    lines = read_text(path).splitlines()
+    # Not splitlines(): a caption may hold characters that it takes for the end of a line.
+    lines = read_text(path).replace("\r\n", "\n").replace("\r", "\n").split("\n")
     while lines and not lines[-1].strip():
         lines.pop()
     if not lines:
         raise InputError(
             "a table is empty",
             where=str(path),
+            found="no line with text",
             expected=f"a header with {', '.join(required)}" if required else "a header line",
             fix="write the table again",
         )
     header = [name.strip() for name in lines[0].split("\t")]
     missing = [name for name in required if name not in header]
     if missing:
-        separator = next((s for s in (",", ";", " ") if s in lines[0]), None)
-        no_tabs = "\t" not in lines[0] and separator and len(required) > 1
+        no_tabs = "\t" not in lines[0] and missing[0] in re.split(r"[,; ]+", lines[0])
         raise InputError(
             "a table has no tabs" if no_tabs else "a table lacks a column",
             where=f"{path}, line 1",
@@ -98,11 +106,10 @@ def read_tsv(path: Path, required: Sequence[str] = ()) -> list[Row]:
 
 def format_cell(value: Any) -> str:
     """Write one value as BIDS does: ``n/a`` for what is missing, floats at 9 digits."""
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return "n/a"
-    if isinstance(value, float):
-        return f"{value:.9g}"
-    return str(value).replace("\t", " ").replace("\n", " ")
+    if isinstance(value, float | np.floating):
+        return f"{value:.9g}" if math.isfinite(value) else "n/a"
+    text = "" if value is None else re.sub(r"[\t\r\n]", " ", str(value)).strip()
+    return text or "n/a"
 
 
 def write_tsv(path: Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from afterimage.io.arrays import open_dataset
-from afterimage.io.atomic import atomic_path
+from afterimage.io.atomic import atomic_path, require_space
 
 
 def write_trials(
@@ -45,6 +46,10 @@ def write_trials(
     }
     if times_s is not None:
         dimensions["time"] = len(times_s)
+    columns = [*trial_coordinates.values(), *unit_coordinates.values()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # 64 bytes hold a number, or a short text and its place in the heap.
+    require_space(path.parent, 4 * math.prod(dimensions.values()) + 64 * sum(map(len, columns)))
     with atomic_path(path) as temporary, h5netcdf.File(temporary, "w") as file:
         file.dimensions = dimensions
         for dimension, coordinates in (("trial", trial_coordinates), ("unit", unit_coordinates)):
@@ -97,7 +102,7 @@ def read_responses(
             responses = responses.sel(time=slice(tmin_s, tmax_s))
         values = np.asarray(responses.values, dtype=np.float32)
         stimuli = dataset["stimulus"].values[rows].astype(str)
-    return values.reshape(len(values), -1), stimuli
+    return values.reshape(len(values), math.prod(values.shape[1:])), stimuli
 
 
 def average_repeats(

@@ -66,13 +66,12 @@ class LatentDiffusion:
     """
 
     def __init__(self, settings: LatentDiffusionSettings, device: str = "cpu") -> None:
-        import torch
-
         self._settings, self._device = settings, device
         self._vae, self._unet, self._scheduler = load_generator(model_folder(settings.generator))
-        dtype = torch.float32 if device == "cpu" else torch.bfloat16
-        self._vae.to(device, dtype)
-        self._unet.to(device, dtype)
+        for network in (self._vae, self._unet):
+            network.to(device)
+            if device != "cpu":
+                network.bfloat16()
 
     def reconstruct(
         self, predicted: Mapping[str, NDArray[np.float32]], material: Material

@@ -35,8 +35,9 @@ AUDIT_ROWS = (
     (
         "shuffledBrain",
         "Shuffled brain",
-        "Responses of the wrong test trial go through the same decoder and generator. If this "
-        "scores above chance, the score rewards something that does not come from the brain.",
+        "Every unit's test responses are shuffled across images on their own, and go through the same "
+        "decoder and generator. If this scores above chance, the score rewards something that does "
+        "not come from the brain.",
     ),
     (
         "meanBrain",

@@ -163,7 +163,7 @@ def main_metrics(names: Iterable[str]) -> list[str]:
 
 
 def is_shuffled(label: str) -> bool:
-    """Whether a row was made from the responses of the wrong trial."""
+    """Whether a row was made from responses shuffled across test images."""
     return "shuffledbrain" in label.lower()
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,13 +70,11 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What the stage writes."""
+    """What the stage writes; per label also ``_metrics.json`` and ``recon/*_recon.tsv``."""
 
     metrics: Path
     per_image: Path
     audit: Path
-    metrics_json: tuple[Path, ...]
-    recon: tuple[Path, ...]
 
 
 def run(
@@ -102,10 +101,10 @@ def run(
         train_ids, train_blocks = read_blocks(inputs.features)
         rows += _prediction_rows(inputs, subject, test_ids, test_blocks, train_blocks, resampling)
         judge = _Judge(inputs, config, pictures, test_ids, test_blocks, device)
-        sets = judge.reconstructions()
         training = [_shrink(read_image(folder / files[name])) for name in train_ids]
         baselines, oracle = judge.baselines(train_ids, train_blocks, training)
-        scored = judge.score(sets + baselines, subject, resampling)
+        sets = itertools.chain(judge.reconstructions(), baselines)
+        scored = judge.score(sets, subject, resampling)
         rows += scored.rows
         per_image = image_rows(list(test_ids), scored.per_image)
         duplicates = _near_duplicates(training, pictures, train_ids, test_ids, config)
@@ -114,10 +113,7 @@ def run(
     per_image_columns = ["stimulus", "label"]
     per_image_columns += sorted({key for row in per_image for key in row} - {"stimulus", "label"})
     write_tsv(outputs.per_image, per_image, per_image_columns)
-    for path in outputs.metrics_json:
-        label = entity(path, "desc")
-        write_json(path, {row["metric"]: _values(row) for row in rows if row["label"] == label})
-    _write_recon_tables(inputs, outputs, per_image, per_image_columns[2:])
+    _write_by_label(inputs, outputs, rows, per_image, per_image_columns[2:])
     write_json(
         outputs.audit,
         {
@@ -165,9 +161,12 @@ class _Judge:
             self.encoders[name] = ENCODERS.get(values["kind"])(checked, device=device)
 
     def embed(self, images: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-        """Embed pictures with every encoder; (n, n_features) each."""
+        """Embed pictures with every encoder, equal ones once; (n, n_features) each."""
+        different: dict[bytes, int] = {}
+        rows = [different.setdefault(image.tobytes(), len(different)) for image in images]
+        unique = [images[rows.index(number)] for number in range(len(different))]
         return {
-            name: encoder.encode(list(images)).reshape(len(images), -1)
+            name: encoder.encode(unique).reshape(len(unique), -1)[rows]
             for name, encoder in self.encoders.items()
         }
 
@@ -180,15 +179,14 @@ class _Judge:
 
         return ReconstructionSet(
             label=label, decoder=decoder, method=method, role=role,
-            images=resize_images(list(images), self.height, self.width),
+            images=_uint8(resize_images(list(images), self.height, self.width)),
             embeddings=self.embed(images), ceiling=ceiling, selection=selection,
         )  # fmt: skip
 
-    def reconstructions(self) -> list[ReconstructionSet]:
-        """Read every stack of reconstructions: the brain's, the controls', the ceiling's."""
+    def reconstructions(self) -> Iterator[ReconstructionSet]:
+        """Read the stacks of reconstructions one by one: the brain's, controls', the ceiling's."""
         decoders = [entity(path, "desc") for path in self.inputs.images]
         several = len([name for name in decoders if name != "ceiling"]) > 1
-        sets = []
         for path, decoder in zip(self.inputs.images, decoders, strict=True):
             for source in groups_of(path):
                 ids, _ = read_blocks(path, source, names=[])
@@ -202,18 +200,15 @@ class _Judge:
                     words = {"brain": [decoder], "truth": ["ceiling"]}.get(
                         source, ([decoder] if several else []) + [f"{source}_brain"]
                     )
-                    sets.append(
-                        self.make_set(
-                            list(stack[rows]),
-                            label=camel_case(*words, method),
-                            decoder="" if source == "truth" else decoder,
-                            method=method,
-                            role=ROLES[source],
-                            ceiling="" if source == "truth" else camel_case("ceiling", method),
-                            selection=_selection(self.inputs.candidates, decoder, method),
-                        )
+                    yield self.make_set(
+                        list(stack[rows]),
+                        label=camel_case(*words, method),
+                        decoder="" if source == "truth" else decoder,
+                        method=method,
+                        role=ROLES[source],
+                        ceiling="" if source == "truth" else camel_case("ceiling", method),
+                        selection=_selection(self.inputs.candidates, decoder, method),
                     )
-        return sets
 
     def baselines(
         self,
@@ -270,7 +265,7 @@ class _Judge:
         return sets, summary
 
     def score(
-        self, sets: Sequence[ReconstructionSet], subject: str, resampling: Resampling
+        self, sets: Iterable[ReconstructionSet], subject: str, resampling: Resampling
     ) -> Any:
         """Score all sets against the test pictures."""
         from afterimage.evaluation.scores import reconstruction_rows
@@ -357,21 +352,33 @@ def _lint(inputs: Inputs, folder: Path, files: dict[str, str]) -> list[dict[str,
     return leak_linter(stimuli, splits, fits=fits, repeats=repeats, image_hashes=hashes)
 
 
-def _write_recon_tables(
-    inputs: Inputs, outputs: Outputs, per_image: list[dict[str, Any]], metrics: list[str]
+def _write_by_label(
+    inputs: Inputs,
+    outputs: Outputs,
+    rows: list[dict[str, Any]],
+    per_image: list[dict[str, Any]],
+    metrics: list[str],
 ) -> None:
-    """Write one table a label: each reconstruction, its file, seed and scores."""
+    """Write, for every decoder and method, its scores and the table of its reconstructions.
+
+    These follow from what the stage declares, and are written before it: there are dozens a
+    subject, which would slow the workflow down without telling it anything.
+    """
+    name = unit_of(outputs.metrics)
+    folder = outputs.metrics.parents[1]
     scores = {(row["label"], row["stimulus"]): row for row in per_image}
     manifest = [row for path in inputs.candidates for row in read_tsv(path)]
-    for path in outputs.recon:
-        label = entity(path, "desc")
-        rows: list[dict[str, Any]] = [
-            {**row, **scores.get((label, row["stimulus_id"]), {})}
-            for row in manifest
-            if row["label"] == label
+    made = list(dict.fromkeys(row["label"] for row in manifest))
+    for label in [*(entity(path, "desc") for path in inputs.predictions), *made]:
+        values = {row["metric"]: _values(row) for row in rows if row["label"] == label}
+        write_json(folder / f"{name}_desc-{label}_metrics.json", values)
+    columns = ["stimulus_id", "decoder", "method", "seed", "file", *metrics, "details"]
+    for label in made:
+        own = [row for row in manifest if row["label"] == label]
+        table: list[dict[str, Any]] = [
+            {**row, **scores.get((label, row["stimulus_id"]), {})} for row in own
         ]
-        columns = ["stimulus_id", "decoder", "method", "seed", "file", *metrics, "details"]
-        write_tsv(path, rows, columns)
+        write_tsv(folder / "recon" / f"{name}_desc-{label}_recon.tsv", table, columns)
 
 
 def _values(row: dict[str, Any]) -> dict[str, Any]:

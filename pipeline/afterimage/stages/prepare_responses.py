@@ -192,7 +192,9 @@ def _read_stimuli(inputs: Inputs, trials: list[Row], subject: str) -> dict[str, 
 def _check_path(file: str, folder: Path, table: Path) -> None:
     path = Path(file)
     climbs = path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", file)
-    if climbs or not (folder / path).resolve().is_relative_to(folder.resolve()):
+    # Links inside the dataset are fine (git-annex keeps every picture behind one).
+    homes = (folder.resolve(), table.resolve().parent)
+    if climbs or not any((folder / path).resolve().is_relative_to(home) for home in homes):
         raise InputError(
             "the path of a stimulus leads out of the dataset",
             where=str(table),
@@ -285,9 +287,23 @@ def _unit_coordinates(
     }
     for axis in ("x", "y", "z"):
         if table and axis in table[0]:
-            values = [row[axis] for row in table]
-            coordinates[axis] = np.array([np.nan if v == "n/a" else float(v) for v in values])
+            coordinates[axis] = _positions(table, axis, inputs, subject)
     return {name: values[usable] for name, values in coordinates.items()}
+
+
+def _positions(table: list[Row], axis: str, inputs: Inputs, subject: str) -> np.ndarray:
+    """Return one coordinate of all units; NaN where it is ``n/a``."""
+    values = np.full(len(table), np.nan)
+    for index, row in enumerate(table):
+        try:
+            values[index] = np.nan if row[axis] == "n/a" else float(row[axis])
+        except ValueError:
+            raise InputError(
+                "the position of a unit is not a number",
+                where=f"{subject}, {inputs.units}, line {index + 2}, column {axis}",
+                found=row[axis], expected="a number, or n/a", fix="correct the cell",
+            ) from None  # fmt: skip
+    return values
 
 
 def _trial_coordinates(

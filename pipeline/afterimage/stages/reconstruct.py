@@ -103,7 +103,9 @@ def run(
             source = source or "truth"
             writer.group(source, ids)
             for name, method in methods.items():
-                pictures, details = method.reconstruct(predicted, material)
+                # A ceiling has nothing to show where no test picture is there.
+                made = method.reconstruct(predicted, material) if len(ids) else ([], [])
+                pictures, details = made
                 stack = common_size(pictures)
                 shape = stack.shape[1:]
                 writer.write(source, name, [stack], shape, {"method": name}, dtype="uint8")

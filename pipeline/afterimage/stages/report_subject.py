@@ -17,6 +17,7 @@ from afterimage.io.atomic import write_text
 from afterimage.io.images import read_image
 from afterimage.io.tables import read_json, read_tsv
 from afterimage.reports import model
+from afterimage.reports.labels import METHOD_ORDER, method_of
 from afterimage.settings import StageConfig
 from afterimage.stages import (
     evaluate,
@@ -143,7 +144,12 @@ def stage_errors(root: Path, name: str) -> list[model.StageError]:
         if record.get("unit") != name:
             continue
         stage = str(record.get("stage"))
-        logs = sorted((root / "logs" / stage).glob(f"{name}*.log"))
+        # The log of a job is named like its outputs, without their suffix.
+        job = f"{path.stem.removeprefix(f'{stage}_')}_"
+        logs = [
+            log for log in (root / "logs" / stage).glob("*.log") if job.startswith(f"{log.stem}_")
+        ]
+        logs = sorted(logs, key=lambda log: -len(log.stem))
         tail = logs[0].read_text(encoding="utf-8", errors="replace")[-4000:] if logs else ""
         link = logs[0].relative_to(root).as_posix() if logs else ""
         errors.append(model.StageError(stage, str(record.get("message")), link, tail))
@@ -168,12 +174,14 @@ def stage_runs(
             status, broken = "failed", True
         elif broken:
             status = "skipped"
+        seconds, peak_memory_mb = _cost(folder.parent / "logs" / "cost" / stage, name)
         runs.append(
             model.StageRun(
                 name=stage,
                 version=sidecar.get("StageVersion", module.VERSION) if sidecar else module.VERSION,
                 status=status,
-                runtime_s=_runtime(folder.parent / "logs" / "benchmarks" / stage, name),
+                runtime_s=seconds,
+                peak_memory_mb=peak_memory_mb,
                 config_hash=str(sidecar.get("ConfigHash", "")) if sidecar else "",
                 log_path=failed[stage].log_path if stage in failed else "",
                 stale=_stale(sidecar, sections.get(stage), module.VERSION),
@@ -201,13 +209,12 @@ def _stale(sidecar: dict[str, Any] | None, section: dict[str, Any] | None, versi
     return ""
 
 
-def _runtime(folder: Path, name: str) -> float | None:
-    """Sum the seconds that Snakemake measured for the jobs of one stage and subject."""
-    seconds = []
-    for path in sorted(folder.glob(f"{name}[_.]*tsv")):
-        rows = read_tsv(path)
-        seconds += [float(row["s"]) for row in rows if row.get("s", "-") not in ("-", "NA")]
-    return sum(seconds) if seconds else None
+def _cost(folder: Path, name: str) -> tuple[float | None, float | None]:
+    """Return the seconds that the jobs of a stage and subject took, and their peak memory (MB)."""
+    costs = [read_json(path) for path in sorted(folder.glob(f"{name}[_.]*json"))]
+    if not costs:
+        return None, None
+    return sum(cost["seconds"] for cost in costs), max(cost["peak_memory_mb"] for cost in costs)
 
 
 def facts(sections: dict[str, Any]) -> dict[str, Any]:
@@ -351,6 +358,11 @@ def _stacks(path: Path, source: str) -> tuple[list[str], dict[str, np.ndarray]]:
     return list(ids), stacks
 
 
+def _method_rank(method: str) -> int:
+    """Place of a method in the pipeline; methods this version does not know come first."""
+    return METHOD_ORDER.index(method) if method in METHOD_ORDER else -1
+
+
 def _gallery(
     root: Path,
     folder: Path,
@@ -378,8 +390,8 @@ def _gallery(
             continue
         rows = [names.index(key) for key in ids]
         decoder = path.name.split("_desc-")[1].split("_")[0]
-        for method, stack in stacks.items():
-            columns[camel_case(decoder, method)] = list(stack[rows])
+        for method in sorted(stacks, key=_method_rank):
+            columns[camel_case(decoder, method)] = list(stacks[method][rows])
     if not columns:
         return None
     score, metric, label = _gallery_score(folder, name, ids, columns)
@@ -402,7 +414,8 @@ def _gallery_score(
     labels = [label for label in columns if not label.startswith("ceiling")]
     if not path.is_file() or not labels:
         return None, "", ""
-    label = labels[-1]
+    # Columns come decoder by decoder, methods in pipeline order: the last one of the first decoder.
+    label = labels[len({method_of(label) for label in labels}) - 1]
     values = {
         row["stimulus"]: row.get("pixcorr", "n/a")
         for row in read_tsv(path, required=("stimulus", "label"))
@@ -448,7 +461,7 @@ def _control_gallery(folder: Path, name: str, bids_dir: Path | None) -> model.Ga
         ids, brain = _stacks(path, "brain")
         _, shuffled = _stacks(path, "shuffled")
         _, mean = _stacks(path, "mean")
-        method = list(brain)[-1]
+        method = max(brain, key=_method_rank)
         rows = range(min(len(ids), 64))
         decoder = path.name.split("_desc-")[1].split("_")[0]
         columns = {

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import hashlib
 import importlib
 import json
 import logging
 import os
+import resource
 import sys
 import time
 import traceback
@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from afterimage import __version__
 from afterimage.bids.names import derivative_root, unit_of
-from afterimage.errors import AfterimageError, ConfigError, InputError, UsageError
+from afterimage.errors import AfterimageError, ConfigError, UsageError, disk_full
 from afterimage.io.atomic import write_json
 
 #: Every stage, in the order of the data.
@@ -36,6 +36,17 @@ STAGES = (
     "evaluate",
     "report_subject",
     "report_group",
+)
+
+#: What is said of a job whose process ended before it could say anything itself.
+KILLED = str(
+    AfterimageError(
+        "a stage was killed",
+        where="the process of the stage",
+        found="it ended without an error of its own",
+        expected="a stage that ends by itself",
+        fix="memory often ran out: run again with fewer --cores, or see the log of the stage",
+    )
 )
 
 log = logging.getLogger("afterimage")
@@ -114,7 +125,14 @@ def run_stage(
     started = time.monotonic()
     module.run(bound_inputs, bound_outputs, config, threads=threads, device=device)
     _write_sidecars(name, module.VERSION, config, inputs, outputs)
-    log.info("%s finished in %.1f s", name, time.monotonic() - started)
+    seconds = time.monotonic() - started
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    first = Path(next(value for values in outputs.values() for value in values))
+    write_json(
+        derivative_root(first) / "logs" / "cost" / name / f"{first.name.split('.')[0]}.json",
+        {"seconds": round(seconds, 2), "peak_memory_mb": round(peak_mb, 1)},
+    )
+    log.info("%s finished in %.1f s, peak memory %.0f MB", name, seconds, peak_mb)
 
 
 def resolve_device(device: str) -> str:
@@ -202,6 +220,11 @@ def error_record_path(name: str, outputs: Mapping[str, Sequence[str]]) -> Path |
     return None
 
 
+def running_path(record: Path) -> Path:
+    """Return where a job notes that it runs; what stands there when no job runs was killed."""
+    return record.parent.parent / "running" / record.name
+
+
 def guarded_run(
     name: str,
     inputs: Mapping[str, Sequence[str]],
@@ -220,49 +243,33 @@ def guarded_run(
         configuration, 70 for a defect of this program.
     """
     record = error_record_path(name, outputs)
+    first = next((value for values in outputs.values() for value in values), "")
+    entry = {"stage": name, "unit": unit_of(Path(first))}
     try:
+        if record:
+            write_json(running_path(record), entry | {"exit_code": 1, "message": KILLED})
         run_stage(name, inputs, outputs, params, threads=threads, device=device)
     except AfterimageError as error:
         message, code = str(error), error.exit_code
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            traceback.print_exc()
-        message, code = _describe_os_error(error)
     except Exception as error:  # noqa: BLE001  the record must be written whatever happened
-        traceback.print_exc()
-        message, code = f"{type(error).__name__}: {error}", 70
+        if full := disk_full(error):
+            message, code = str(full), full.exit_code
+        else:
+            traceback.print_exc()
+            message, code = f"{type(error).__name__}: {error}", 70
     else:
-        if record and record.exists():
-            record.unlink()
+        if record:
+            record.unlink(missing_ok=True)
+            running_path(record).unlink(missing_ok=True)
         return 0
     print(message, file=sys.stderr)
     if record:
-        first = next(value for values in outputs.values() for value in values)
         try:
-            write_json(
-                record,
-                {
-                    "stage": name,
-                    "unit": unit_of(Path(first)),
-                    "exit_code": code,
-                    "message": message,
-                },
-            )
+            write_json(record, entry | {"exit_code": code, "message": message})
+            running_path(record).unlink(missing_ok=True)
         except OSError as error:
             print(f"the error could not be recorded: {error}", file=sys.stderr)
     return code
-
-
-def _describe_os_error(error: OSError) -> tuple[str, int]:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        full = InputError(
-            "there is no space left on the disk",
-            where=str(error.filename or "the output folder"),
-            expected="room for the outputs of this stage",
-            fix="free some space and run the same command again; finished work is kept",
-        )
-        return str(full), full.exit_code
-    return f"{type(error).__name__}: {error}", 70
 
 
 def stage_interface(name: str) -> dict[str, Any]:

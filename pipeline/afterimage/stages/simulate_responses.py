@@ -22,7 +22,7 @@ class Config(StageConfig):
 
     n_subjects: int = Field(2, ge=1, description="subjects; each has units of its own")
     n_training_images: int = Field(900, ge=20, description="training pictures, each shown once")
-    n_test_images: int = Field(80, ge=2, description="test pictures")
+    n_test_images: int = Field(60, ge=2, description="test pictures")
     n_test_repeats: int = Field(4, ge=1, description="times each test picture is shown")
     n_training_repeats: int = Field(1, ge=1, description="times each training picture is shown")
     n_early_units: int = Field(700, ge=1, description="units of V1, V2 and V4 together")
