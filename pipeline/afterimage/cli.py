@@ -285,10 +285,10 @@ def _methods(arguments: list[str]) -> int:
 
     table = Table(box=None, pad_edge=False)
     for column in ("name", "room", "paper", "needs", "check"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column in ("name", "room"))
     for method in methods:
         table.add_row(*(method[column] for column in ("name", "room", "paper", "needs", "check")))
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
     return 0
 
 

@@ -64,7 +64,6 @@ def test_rule_is_made_from_its_stage(name: str) -> None:
     text = rules()[name]
     assert re.search(r'^    """\S.*\."""$', text, flags=re.MULTILINE), "the rule has no docstring"
     assert f'"logs/{name}/' in text
-    assert f'"logs/benchmarks/{name}/' in text
     assert re.search(rf'stage=stage_params\(\s*"{name}"', text)
     assert f'stage_command("{name}")' in text
     assert "run:" not in text

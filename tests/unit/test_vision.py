@@ -40,7 +40,7 @@ def test_embedding_equals_the_model_called_by_hand(dino_folder, pictures):
 
     ours = Vision(VisionSettings(path=str(dino_folder))).encode(pictures)
     model = Dinov2Model.from_pretrained(dino_folder).eval()
-    pixels = AutoImageProcessor.from_pretrained(dino_folder, use_fast=False)(
+    pixels = AutoImageProcessor.from_pretrained(dino_folder, backend="pil")(
         images=pictures, return_tensors="pt"
     )["pixel_values"]
     with torch.inference_mode():

@@ -28,7 +28,7 @@ def test_no_peeking(tools: Any, finished: Any, tmp_path: Path) -> None:
     def brain_made(name: str) -> bool:
         kinds = ("_trials.nc", "_split.tsv", "_model.safetensors", "_model.json", ".npy")
         made = name.endswith((*kinds, "_predictions.nc", "_recon.nc", "_recon.png"))
-        return made and "ceiling" not in name and not name.startswith("work/")
+        return made and "ceiling" not in name and name.startswith("sub-")
 
     seeing = tools.contents(finished.out, skip=lambda name: not brain_made(name))
     assert tools.contents(out, skip=lambda name: not brain_made(name)) == seeing

@@ -29,7 +29,7 @@ rule train_decoder:
     log:
         "logs/train_decoder/sub-{subject}_desc-{decoder}.log",
     resources:
-        mem_mb=lambda wildcards, input: max(4000, 4 * int(input.size_mb)),
+        mem_mb=8000,
     params:
         stage=stage_params("train_decoder", decoders=one_decoder),
     shell:

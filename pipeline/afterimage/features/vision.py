@@ -68,7 +68,7 @@ class Vision:
                 folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
             )
             self._processor = AutoImageProcessor.from_pretrained(
-                folder, local_files_only=True, use_fast=False
+                folder, local_files_only=True, backend="pil"
             )
         except (OSError, ValueError) as error:
             raise ConfigError(

@@ -44,7 +44,7 @@ class LatentDiffusionSettings(Settings):
     embedding: str = Field(default="clip", description="the block that guides the denoiser")
     latents: str = Field(default="vae", description="the block of latents to start from")
     strength: float = Field(
-        default=0.8, ge=0, le=1, description="noise on the start: 0 keeps it, 1 ignores it"
+        default=0.6, ge=0, le=1, description="noise on the start: 0 keeps it, 1 ignores it"
     )
     guidance_scale: float = Field(
         default=2.0, ge=0, description="weight of the embedding; 1 is no guidance"

@@ -5,7 +5,8 @@ the units of early visual areas; category-selective cortex as reviewed by Kanwis
 (doi:10.1073/pnas.1005062107).
 
 What differs: receptive fields are drawn at random with sizes that grow with eccentricity; colour
-enters as the mean opponent colour in the receptive field; a category-selective unit responds to how
+enters through channels tuned to hue (Brouwer and Heeger 2009, doi:10.1523/JNEUROSCI.3577-09.2009),
+pooled over the receptive field, beside its luminance; a category-selective unit responds to how
 much of its category is in the picture (the drawn category, known exactly), modulated by size and by
 position, as in real ventral cortex. Noise is Gaussian, with a variance chosen so that the unit's
 noise ceiling (correlation of one trial with its own signal) is the one asked for.
@@ -21,6 +22,8 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+#: Hue channels around the colour circle.
+N_HUES = 8
 #: Regions of the early visual areas and of category-selective cortex, with their category.
 EARLY = ("V1", "V2", "V4")
 SELECTIVE = {
@@ -50,8 +53,10 @@ class VisualBrain:
         Preferred orientation, radians.
     frequency : array of shape (n_units,)
         Preferred spatial frequency, cycles an image.
-    colour : array of shape (n_units, 3)
-        Weights of the opponent colours: luminance, red-green, blue-yellow.
+    hue : array of int, shape (n_units,)
+        Preferred hue, as the number of its channel (`N_HUES` around the colour circle).
+    luminance : array of shape (n_units,)
+        Weight of the mean luminance in the receptive field, beside that of the hue, which is 1.
     ceiling : array of shape (n_units,)
         Correlation of one trial with the unit's own signal.
     """
@@ -62,7 +67,8 @@ class VisualBrain:
     size: np.ndarray
     orientation: np.ndarray
     frequency: np.ndarray
-    colour: np.ndarray
+    hue: np.ndarray
+    luminance: np.ndarray
     ceiling: np.ndarray
 
 
@@ -96,7 +102,8 @@ def draw_brain(n_early: int, n_selective: int, ceiling: float, random_state: int
         size=size,
         orientation=rng.uniform(0, np.pi, n_units),
         frequency=rng.choice([4.0, 7.0, 12.0], n_units),
-        colour=rng.normal(size=(n_units, 3)),
+        hue=rng.integers(0, N_HUES, n_units),
+        luminance=rng.normal(scale=0.7, size=n_units),
         ceiling=np.clip(rng.normal(ceiling, 0.12, n_units), 0.15, 0.98),
     )
 
@@ -121,8 +128,7 @@ def respond(
     signal = np.empty((len(images), len(brain.roi)), dtype=np.float32)
     signal[:, early] = _early_responses(brain, np.flatnonzero(early), images)
     signal[:, ~early] = _selective_responses(brain, np.flatnonzero(~early), attributes)
-    deviation = signal.std(axis=0)
-    return (signal - signal.mean(axis=0)) / np.where(deviation > 0, deviation, 1.0)
+    return _standard(signal)
 
 
 def measure(signal: np.ndarray, ceiling: np.ndarray, random_state: int) -> np.ndarray:
@@ -154,35 +160,44 @@ def measure(signal: np.ndarray, ceiling: np.ndarray, random_state: int) -> np.nd
 
 
 def _early_responses(brain: VisualBrain, units: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """Gabor energy plus opponent colour within each receptive field, compressed by a square root."""
+    """Gabor energy, hue and luminance within each receptive field, each brought to variance 1."""
     n, height, width, _ = images.shape
     pixels = images.reshape(n, -1, 3).astype(np.float32) / 255.0
     red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
-    luminance = 0.3 * red + 0.59 * green + 0.11 * blue
-    opponent = np.stack([luminance, red - green, blue - (red + green) / 2], axis=-1)  # (n, p, 3)
+    luminance = 0.3 * red + 0.59 * green + 0.11 * blue  # (n, p)
+    opponent = np.stack([red - green, blue - (red + green) / 2])  # (2, n, p)
     column, row = np.meshgrid((np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height)
     responses = np.empty((n, len(units)), dtype=np.float32)
-    for start in range(0, len(units), 128):
-        part = units[start : start + 128]
+    for channel in range(N_HUES):
+        here = np.flatnonzero(brain.hue[units] == channel)
+        if not len(here):
+            continue
+        part = units[here]
+        angle = 2 * np.pi * channel / N_HUES
+        # Half-wave rectified: a unit tuned to red is silent, not inhibited, for green.
+        hue = np.maximum(opponent[0] * np.cos(angle) + opponent[1] * np.sin(angle), 0)
         dx = column.ravel()[None] - brain.x[part, None]
         dy = row.ravel()[None] - brain.y[part, None]
         window = np.exp(-(dx**2 + dy**2) / (2 * brain.size[part, None] ** 2))
-        window /= window.sum(axis=1, keepdims=True)
-        along = dx * np.cos(brain.orientation[part, None]) + dy * np.sin(
-            brain.orientation[part, None]
-        )
-        phase = 2 * np.pi * brain.frequency[part, None] * along
+        window /= window.sum(axis=1, keepdims=True)  # (u, p)
+        tilt = brain.orientation[part, None]
+        phase = 2 * np.pi * brain.frequency[part, None] * (dx * np.cos(tilt) + dy * np.sin(tilt))
         even, odd = window * np.cos(phase), window * np.sin(phase)
         even -= window * even.sum(axis=1, keepdims=True)  # blind to the mean luminance
         pair = np.concatenate([even, odd]).astype(np.float32)  # (2 u, p)
-        filtered = (luminance @ pair.T).reshape(n, 2, len(part))
-        energy = np.sqrt((filtered**2).sum(axis=1))
-        colour = np.einsum("npc,up->nuc", opponent, window.astype(np.float32), optimize=True)
-        drive = (colour * brain.colour[part]).sum(axis=-1)
-        energy = (energy - energy.mean(axis=0)) / (energy.std(axis=0) + 1e-9)
-        drive = (drive - drive.mean(axis=0)) / (drive.std(axis=0) + 1e-9)
-        responses[:, start : start + len(part)] = energy + drive
+        energy = np.sqrt(((luminance @ pair.T).reshape(n, 2, len(part)) ** 2).sum(axis=1))
+        pool = window.astype(np.float32).T
+        light = brain.luminance[part] * _standard(luminance @ pool)
+        responses[:, here] = _standard(energy) + _standard(np.sqrt(hue @ pool)) + light
     return responses
+
+
+def _standard(values: np.ndarray) -> np.ndarray:
+    """Bring every column to mean 0 and variance 1; a column that does not vary becomes 0."""
+    centred = values - values.mean(axis=0)
+    deviation = centred.std(axis=0)
+    standard: np.ndarray = centred / np.where(deviation > 1e-9, deviation, np.inf)
+    return standard
 
 
 def _selective_responses(
