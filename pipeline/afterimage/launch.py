@@ -38,6 +38,10 @@ _RULE = re.compile(r"^(?:local)?rule (\w+):")
 _TOTAL = re.compile(r"^total\s+(\d+)")
 
 
+#: A dry run of more subjects than this is done in parts, side by side.
+SUBJECTS_A_DRY_RUN = 200
+
+
 @dataclass(frozen=True)
 class Launch:
     """What one run of the workflow is asked to do; the fields are the options of the command."""
@@ -103,7 +107,8 @@ def launch(request: Launch) -> int:
         )  # fmt: skip
     run_id = time.strftime("%Y%m%d-%H%M%S") + f"-{os.getpid()}"
     if request.dry_run:
-        return _dry_run(request, bids_dir, out, rows, run_id, visible(config))
+        labels = [row["subject"] for row in selected]
+        return _dry_run(request, bids_dir, out, rows, labels, run_id, visible(config))
     write_units(out / "code" / "units.tsv", rows)
     if request.level == "group":
         describe_derivatives(out, bids_dir)
@@ -115,7 +120,7 @@ def launch(request: Launch) -> int:
 
 
 def _dry_run(
-    request: Launch, bids_dir: Path, out: Path, rows: list[Row], run_id: str,
+    request: Launch, bids_dir: Path, out: Path, rows: list[Row], selected: list[str], run_id: str,
     settings: dict[str, Any],
 ) -> int:  # fmt: skip
     """Let Snakemake say what it would run and why; the output dataset stays as it is."""
@@ -130,7 +135,38 @@ def _dry_run(
         command = _command(request, bids_dir, folder, code, run_id, settings)
         print(f"dry run of: {shlex.join(['snakemake', *command[3:]])}\n", flush=True)
         command.append("--dry-run")
-        return subprocess.run(command, env=_variables(), check=False).returncode and 70
+        if len(selected) <= SUBJECTS_A_DRY_RUN or request.snakemake_options:
+            return subprocess.run(command, env=_variables(), check=False).returncode and 70
+        return _dry_run_in_parts(command, selected, request.cores or os.cpu_count() or 1)
+
+
+def _dry_run_in_parts(command: list[str], subjects: list[str], n_parts: int) -> int:
+    """Ask for the subjects in parts, one process a core: building a graph of jobs is serial.
+
+    Subjects do not depend on each other, so the parts together say what one dry run would; only
+    the group report, which needs all of them, is left out.
+    """
+    size = -(-len(subjects) // n_parts)
+    parts = [subjects[start : start + size] for start in range(0, len(subjects), size)]
+    at = command.index("--config") + 1
+    running = []
+    for part in parts:
+        keys = [f"participants='{' '.join(part)}'", "group=0"]
+        output = tempfile.TemporaryFile()  # noqa: SIM115  (closed below, after it was shown)
+        own = [*command[:at], *keys, *command[at:]]
+        process = subprocess.Popen(own, env=_variables(), stdout=output, stderr=subprocess.STDOUT)
+        running.append((part, process, output))
+    codes = []
+    for number, (part, process, output) in enumerate(running, start=1):
+        codes.append(process.wait())
+        title = f"part {number} of {len(parts)}: sub-{part[0]} to sub-{part[-1]}"
+        print(f"=== {title} ({len(part)} subjects)", flush=True)
+        output.seek(0)
+        shutil.copyfileobj(output, sys.stdout.buffer)
+        sys.stdout.flush()
+        output.close()
+    print("\nreport_group runs once behind all parts, if any subject's scores are made anew")
+    return 70 if any(codes) else 0
 
 
 @contextmanager

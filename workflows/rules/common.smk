@@ -1,5 +1,6 @@
 """Helpers of all rules: configuration, units, targets, and the command of a stage."""
 
+import gc
 import json
 import shlex
 import sys
@@ -12,8 +13,12 @@ from afterimage.config.template import visible
 from afterimage.record import workflow_values
 from afterimage.stages.runner import stage_interface
 
+# A graph of ten thousand jobs is millions of small objects that live until the end: looking through
+# them for garbage again and again would take a third of the time of a dry run.
+gc.set_threshold(200_000, 50, 1000)
+
 # Keys that say where and how to run; everything else in the config is afterimage's own.
-RUN_KEYS = ("bids_dir", "participants", "modalities", "device", "run_id", "units_file")
+RUN_KEYS = ("bids_dir", "participants", "modalities", "device", "run_id", "units_file", "group")
 SETTINGS = check_config({key: value for key, value in config.items() if key not in RUN_KEYS})
 if "bids_dir" not in config:
     raise WorkflowError("Say where the dataset is: --config bids_dir=/path/to/dataset")
@@ -29,6 +34,8 @@ SELECTED = select_units(
 )
 SUBJECTS = [row["subject"] for row in SELECTED if row["problem"] == "n/a"]
 DECODERS = list(SETTINGS.train_decoder.decoders)
+# The subject's own generator where one is trained, else none.
+GENERATOR = "sub-{subject}/generator" if SETTINGS.train_generator.enabled else []
 CODE = shlex.quote(sys.executable)
 
 
@@ -47,12 +54,6 @@ def stimuli_digest(wildcards):
     return STIMULI_DIGEST if wildcards.split == "test" else ""
 
 
-def generator(wildcards):
-    """Return the subject's own generator where one is trained, else none."""
-    own = f"sub-{wildcards.subject}/generator"
-    return own if SETTINGS.train_generator.enabled else []
-
-
 def predictions(wildcards):
     """What is turned into pictures: a decoder's predictions, or for the ceiling the true features."""
     folder = f"sub-{wildcards.subject}"
@@ -62,7 +63,7 @@ def predictions(wildcards):
 
 
 def stage_params(stage, **job):
-    """Return a params function: the stage's VERSION and only its own section of the config.
+    """Return the params of a stage: its VERSION and only its own section of the config.
 
     ``job`` adds what the workflow sets itself; a callable gets the wildcards. An edit of the
     section, or a new VERSION, changes this text, and Snakemake reruns just this stage and what
@@ -70,17 +71,15 @@ def stage_params(stage, **job):
     """
     version = stage_interface(stage)["version"]
     section = SETTINGS.section(stage)
-    texts = {}
 
-    def params(wildcards):
-        own = {key: value(wildcards) if callable(value) else value for key, value in job.items()}
-        key = repr(own)
-        if key not in texts:
-            values = {"version": version, "config": {**section, **own}}
-            texts[key] = json.dumps(values, sort_keys=True)
-        return texts[key]
+    def text(own):
+        return json.dumps({"version": version, "config": {**section, **own}}, sort_keys=True)
 
-    return params
+    if not any(callable(value) for value in job.values()):
+        return text(job)  # the same for all subjects; a plain text costs Snakemake the least
+    return lambda wildcards: text(
+        {key: value(wildcards) if callable(value) else value for key, value in job.items()}
+    )
 
 
 def one_decoder(wildcards):
@@ -132,7 +131,8 @@ def targets(until):
     wanted = list(groups)[: list(groups).index(until) + 1]
     patterns = [pattern for name in wanted for pattern in groups[name]]
     files = sorted(set(collect(patterns, s=SUBJECTS, d=DECODERS)))
-    return [*files, "group.html"] if until == "report" and SUBJECTS else files
+    group = until == "report" and SUBJECTS and config.get("group", True)
+    return [*files, "group.html"] if group else files
 
 
 DEVICE = str(config.get("device", "cpu"))

@@ -3,7 +3,7 @@ rule extract_features:
     input:
         split="sub-{subject}/sub-{subject}_split.tsv",
         stimuli_table=str(BIDS_DIR / "stimuli.tsv"),
-        generator=generator,
+        generator=GENERATOR,
     output:
         features="sub-{subject}/features/sub-{subject}_split-{split}_features.nc",
     log:

@@ -19,7 +19,7 @@ rule evaluate:
             "sub-{{subject}}/recon/sub-{{subject}}_desc-{d}_candidates.tsv",
             d=[*DECODERS, "ceiling"],
         ),
-        generator=generator,
+        generator=GENERATOR,
     output:
         metrics="sub-{subject}/evaluation/sub-{subject}_metrics.tsv",
         per_image="sub-{subject}/evaluation/sub-{subject}_images.tsv",

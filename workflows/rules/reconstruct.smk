@@ -20,7 +20,7 @@ rule reconstruct:
         features="sub-{subject}/features/sub-{subject}_split-train_features.nc",
         split="sub-{subject}/sub-{subject}_split.tsv",
         stimuli_table=str(BIDS_DIR / "stimuli.tsv"),
-        generator=generator,
+        generator=GENERATOR,
     output:
         images="sub-{subject}/recon/sub-{subject}_desc-{decoder}_recon.nc",
         candidates="sub-{subject}/recon/sub-{subject}_desc-{decoder}_candidates.tsv",
