@@ -1,9 +1,10 @@
 """Ridge regression (Hoerl & Kennard 1970, doi:10.1080/00401706.1970.10488634).
 
-From responses to features, as in himalaya (Dupre la Tour et al. 2022,
+From responses to features, on himalaya (Dupre la Tour et al. 2022,
 doi:10.1016/j.neuroimage.2022.119728). What differs: units are weighted by how well the stimulus
-predicts them, once more inside every fold; one penalty a target; inner folds keep all repeats of a
-stimulus together; predictions get back the spread that shrinkage takes, estimated on the folds.
+predicts them, once more inside every fold, so that the folds share no kernel and the penalties are
+compared here, on one eigendecomposition a fold; one penalty a target; inner folds keep all repeats
+of a stimulus together; predictions get back the spread that shrinkage takes, estimated on the folds.
 """
 
 from __future__ import annotations
@@ -123,8 +124,7 @@ class RidgeDecoder(LinearDecoder):
         for name, block in features.items():
             alphas, predicted[name] = self._cross_validate(block, folds, parts)
             arrays[f"mean/{name}"] = block.mean(0, dtype=np.float64)
-            loading = whole.inputs.T @ whole.vectors
-            arrays[f"coef/{name}"] = loading @ whole.solve(whole.project(block), alphas)
+            arrays[f"coef/{name}"] = self._solve(whole, block, alphas)
             report = self._calibrate(name, predicted[name], block)
             arrays[f"gain/{name}"] = np.asarray(report["gain"])
             n_used = float(len(whole.units))
@@ -207,6 +207,21 @@ class RidgeDecoder(LinearDecoder):
         norm = np.sqrt((weights**2).sum())
         equal = np.full(n_units, n_units**-0.5)
         return np.asarray(weights / norm if norm > 0 else equal, np.float32)
+
+    def _solve(self, whole: Regression, block: np.ndarray, alphas: np.ndarray) -> np.ndarray:
+        """Coefficients of the whole training part, (n_used, n_targets), solved by himalaya."""
+        from himalaya.kernel_ridge import KernelRidge
+
+        model = KernelRidge(
+            alpha=alphas * whole.level,
+            kernel="precomputed",
+            solver="eigenvalues",
+            solver_params={"n_targets_batch": self.settings.n_targets_batch},
+        )
+        targets = block - block.mean(0, dtype=np.float64)
+        model.fit(whole.inputs @ whole.inputs.T, targets)
+        coefficients: np.ndarray = whole.inputs.T @ model.dual_coef_
+        return coefficients
 
     def _cross_validate(
         self,

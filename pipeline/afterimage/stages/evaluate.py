@@ -187,6 +187,8 @@ class _Judge:
         """Read the stacks of reconstructions one by one: the brain's, controls', the ceiling's."""
         decoders = [entity(path, "desc") for path in self.inputs.images]
         several = len([name for name in decoders if name != "ceiling"]) > 1
+        manifest = [row for path in self.inputs.candidates for row in read_tsv(path)]
+        order = list(dict.fromkeys(row["method"] for row in manifest))
         for path, decoder in zip(self.inputs.images, decoders, strict=True):
             for source in groups_of(path):
                 ids, _ = read_blocks(path, source, names=[])
@@ -196,7 +198,9 @@ class _Judge:
                         for name, values in dataset.data_vars.items()
                     }
                 rows = [0] * len(self.ids) if source == "mean" else _rows_of(ids, self.ids)
-                for method, stack in stacks.items():
+                # netCDF lists variables by name; people expect the order of the configuration.
+                for method in sorted(stacks, key=order.index):
+                    stack = stacks[method]
                     words = {"brain": [decoder], "truth": ["ceiling"]}.get(
                         source, ([decoder] if several else []) + [f"{source}_brain"]
                     )
