@@ -99,8 +99,9 @@ def keys(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
             yield f"## {section}", key
             for member in members(value.annotation):
                 kind = member.model_fields["kind"].default
-                for name in member.model_fields:
-                    yield f"### {key}: `kind: {kind}`", name
+                for name, inner_value in member.model_fields.items():
+                    if not hidden(inner_value):
+                        yield f"### {key}: `kind: {kind}`", name
 
 
 def members(annotation: Any) -> Iterator[type[BaseModel]]:
