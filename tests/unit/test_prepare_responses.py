@@ -223,6 +223,7 @@ def test_folder_of_pictures_may_be_a_link(subject: Subject, tmp_path: Path) -> N
     (tmp_path / "pictures" / "s00.png").write_bytes(b"picture")
     (subject.folder / "stimuli").symlink_to(tmp_path / "pictures")
     subject.run()
+    assert "s00" in subject.split()
 
 
 def test_seeded_split_where_there_is_none(subject: Subject) -> None:
