@@ -212,15 +212,15 @@ class RidgeDecoder(LinearDecoder):
         """Coefficients of the whole training part, (n_used, n_targets), solved by himalaya."""
         from himalaya.kernel_ridge import KernelRidge
 
-        model = KernelRidge(
-            alpha=alphas * whole.level,
-            kernel="precomputed",
-            solver="eigenvalues",
-            solver_params={"n_targets_batch": self.settings.n_targets_batch},
-        )
         targets = block - block.mean(0, dtype=np.float64)
-        model.fit(whole.inputs @ whole.inputs.T, targets)
-        coefficients: np.ndarray = whole.inputs.T @ model.dual_coef_
+        kernel = whole.inputs @ whole.inputs.T
+        dual = np.empty(block.shape)
+        # Target by target himalaya would build a matrix of trials x trials for each: group them.
+        for alpha in np.unique(alphas):
+            model = KernelRidge(float(alpha) * whole.level, kernel="precomputed")
+            same = alphas == alpha
+            dual[:, same] = model.fit(kernel, targets[:, same]).dual_coef_
+        coefficients: np.ndarray = whole.inputs.T @ dual
         return coefficients
 
     def _cross_validate(
