@@ -1,4 +1,4 @@
-"""afterimage: brain responses to scored reconstructions. Usually started by `afterimage BIDS OUT participant`;
+"""afterimage: brain scans to scored reconstructions. Usually started by `afterimage BIDS OUT participant`;
 plain Snakemake has the same power:
 
     snakemake -s Snakefile --directory OUT --config bids_dir=/abs/BIDS --workflow-profile workflows/profiles/default
@@ -17,6 +17,8 @@ wildcard_constraints:
     subject="[a-zA-Z0-9]+",
     split="train|test",
     decoder="[a-zA-Z0-9]+",
+    ses="(ses-[a-zA-Z0-9+]+/)?",
+    ents="(_(?!desc-|space-|res-|den-|stat-|seg-|atlas-)[a-z]+-[a-zA-Z0-9+]+)*",
 
 
 include: "workflows/rules/common.smk"

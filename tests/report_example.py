@@ -9,17 +9,14 @@ import numpy as np
 from afterimage.reports.model import (
     Audit,
     BlockFit,
-    ConfigChange,
-    Exclusion,
     Gallery,
     GroupReport,
     GroupSubject,
     NearDuplicate,
     Responses,
-    StageError,
-    StageRun,
     SubjectReport,
 )
+from afterimage.reports.provenance import ConfigChange, Exclusion, StageError, StageRun
 
 METHODS = {
     "LinearPixels": "linear_pixels",

@@ -17,7 +17,8 @@ EPILOG = """\
 commands beside it:
   afterimage demo [OUT_DIR]                  simulate a study, run everything on it, write reports
   afterimage config {template,check,show,schema}  a commented configuration; check one; what would be used
-  afterimage index BIDS_DIR                  what would be run on: subjects and their files
+  afterimage index BIDS_DIR                  what would be run on: subjects, runs and their files
+  afterimage import NAME SOURCE DATASET      turn a published dataset (nsd, god, ...) into such a folder
   afterimage report OUT_DIR                  write the reports again from what is there
   afterimage methods [--json]                every method: name, room, paper, needs, check
   afterimage stage NAME ...                  run one stage (what the workflow calls)
@@ -37,7 +38,7 @@ def run_parser() -> argparse.ArgumentParser:
     """Return the parser of ``afterimage BIDS_DIR OUT_DIR LEVEL``."""
     parser = argparse.ArgumentParser(
         prog="afterimage",
-        description="From brain responses to reconstructed images, scored, with reports.",
+        description="From brain scans or responses to reconstructed images, scored, with reports.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -50,6 +51,14 @@ def run_parser() -> argparse.ArgumentParser:
         help="only these subjects, with or without 'sub-'")  # fmt: skip
     add("--modality", nargs="+", default=[], choices=("fmri", "eeg", "meg", "spikes"),
         help="only subjects of these modalities, as the kind of their units.tsv says")  # fmt: skip
+    add("--session-label", "--session_label", nargs="+", default=[], metavar="LABEL",
+        help="only these sessions of the scans")  # fmt: skip
+    add("--task-id", "--task_id", nargs="+", default=[], metavar="TASK",
+        help="only these tasks of the scans")  # fmt: skip
+    add("--derivatives", nargs="+", type=Path, default=[], metavar="DIR",
+        help="fMRIPrep output to start from (default: what lies in BIDS_DIR/derivatives)")  # fmt: skip
+    add("--space", metavar="LABEL",
+        help="space of the fMRIPrep output (default: T1w, else the first there is)")  # fmt: skip
     add("--config", type=Path, action="append", default=[], metavar="FILE",
         help="configuration (YAML); may be given several times, later files win")  # fmt: skip
     add("--until", metavar="STAGE", help="stop after this stage, for example train_decoder")
@@ -109,6 +118,10 @@ def _run(arguments: list[str]) -> int:
             level=options.level,
             participants=tuple(options.participant_label),
             modalities=tuple(options.modality),
+            sessions=tuple(options.session_label),
+            tasks=tuple(options.task_id),
+            derivatives=tuple(options.derivatives),
+            space=options.space,
             config_files=tuple(options.config),
             until=options.until,
             profile=options.profile,
@@ -123,18 +136,20 @@ def _run(arguments: list[str]) -> int:
 def _demo(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="afterimage demo",
-        description="Simulate two subjects with known truth, reconstruct what they saw, score it, "
-        "and write reports you can open.",
+        description="Simulate raw scans of two subjects with known truth, estimate their responses, "
+        "reconstruct what they saw, score it, and write reports you can open.",
     )
     parser.add_argument("output_dir", type=Path, nargs="?", default=Path("afterimage-demo"))
     parser.add_argument("--cores", type=int, help="processor cores to use (default: all)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="cpu")
     parser.add_argument("--config", type=Path, action="append", default=[], metavar="FILE")
+    parser.add_argument("--prepared", action="store_true",
+        help="start from prepared responses instead of raw scans, which is quicker")  # fmt: skip
     options = parser.parse_args(arguments)
     from afterimage.launch import Launch, launch, simulate_study
 
     dataset = options.output_dir / "dataset"
-    simulate_study(dataset)
+    simulate_study(dataset, "simulate_responses" if options.prepared else "simulate_bold")
     return launch(
         Launch(
             bids_dir=dataset,
@@ -186,10 +201,19 @@ def _index(arguments: list[str]) -> int:
     )
     parser.add_argument("bids_dir", type=Path)
     parser.add_argument("--output", type=Path, help="write the table here instead of printing it")
+    parser.add_argument("--derivatives", nargs="+", type=Path, default=[], metavar="DIR")
+    parser.add_argument("--space", metavar="LABEL", help="space of the fMRIPrep output")
+    parser.add_argument("--task-id", "--task_id", nargs="+", default=[], metavar="TASK")
+    parser.add_argument(
+        "--session-label", "--session_label", nargs="+", default=[], metavar="LABEL"
+    )
     options = parser.parse_args(arguments)
     from afterimage.bids.index import COLUMNS, index_dataset, write_units
 
-    rows = index_dataset(options.bids_dir)
+    rows = index_dataset(
+        options.bids_dir, derivatives=options.derivatives, space=options.space,
+        tasks=options.task_id, sessions=options.session_label,
+    )  # fmt: skip
     if options.output:
         write_units(options.output, rows)
     else:
@@ -197,6 +221,30 @@ def _index(arguments: list[str]) -> int:
         for row in rows:
             print("\t".join(row[name] for name in COLUMNS))
     return 65 if any(row["problem"] != "n/a" for row in rows) else 0
+
+
+def _import(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="afterimage import",
+        description="Turn the files of a published dataset into a folder that afterimage runs on. "
+        "The published files are only read; docs/datasets.md says which are needed.",
+    )
+    parser.add_argument("name", help="nsd, god, deeprecon, things_fmri, bold5000 or laion_fmri")
+    parser.add_argument("source_dir", type=Path, help="folder of the published files")
+    parser.add_argument("dataset_dir", type=Path, help="folder to write, empty or begun before")
+    parser.add_argument("--participant-label", "--participant_label", nargs="+", default=[],
+        metavar="LABEL", help="only these subjects")  # fmt: skip
+    parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE",
+        help="a setting of the reader; several times")  # fmt: skip
+    options = parser.parse_args(arguments)
+    from afterimage.stages.import_dataset import import_dataset, parse_options
+
+    config = parse_options(options.name, options.option, options.participant_label)
+    notes = import_dataset(options.source_dir, options.dataset_dir, config, print)
+    for note in notes:
+        print(f"note: {note}")
+    print(f"now: afterimage {options.dataset_dir} OUT_DIR participant")
+    return 0
 
 
 def _report(arguments: list[str]) -> int:
@@ -296,6 +344,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "demo": _demo,
     "config": _config,
     "index": _index,
+    "import": _import,
     "report": _report,
     "record": _record,
     "stage": _stage,

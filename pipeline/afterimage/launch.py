@@ -31,7 +31,7 @@ from afterimage.io.atomic import write_text_if_changed
 from afterimage.io.tables import Row
 from afterimage.record import error_records, finish_run, reset_errors, write_reports
 from afterimage.resources import resource_root
-from afterimage.stages.runner import STAGES, guarded_run
+from afterimage.stages.runner import STAGES, WITHOUT_RULE, guarded_run, stage_module
 
 _STEPS = re.compile(r"^(\d+) of (\d+) steps")
 _RULE = re.compile(r"^(?:local)?rule (\w+):")
@@ -51,6 +51,10 @@ class Launch:
     level: str = "participant"
     participants: tuple[str, ...] = ()
     modalities: tuple[str, ...] = ()
+    sessions: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    derivatives: tuple[Path, ...] = ()
+    space: str | None = None
     config_files: tuple[Path, ...] = ()
     until: str | None = None
     profile: str = "default"
@@ -60,19 +64,18 @@ class Launch:
     snakemake_options: tuple[str, ...] = ()
 
 
-def simulate_study(dataset: Path) -> None:
+def simulate_study(dataset: Path, stage: str) -> None:
     """Write the demo's simulated study, unless it stands there complete."""
     description = dataset / "dataset_description.json"
-    module = __import__("afterimage.stages.simulate_responses", fromlist=["Config"])
-    config = module.Config().model_dump(mode="json")
-    if description.is_file():
-        found = json.loads(description.read_text(encoding="utf-8")).get("Simulation")
-        if found == config:
-            return
+    config = stage_module(stage).Config().model_dump(mode="json")
+    # What a study was made with stands in its root, or, where BIDS allows no key of ours, below it.
+    for path in (description, dataset / "derivatives" / "simulation" / description.name):
+        if path.is_file():
+            found = json.loads(path.read_text(encoding="utf-8")).get("Simulation")
+            if found == config:
+                return
     print(f"simulating a study with known truth: {dataset}")
-    code = guarded_run(
-        "simulate_responses", {}, {"description": [str(description)]}, {"config": config}
-    )
+    code = guarded_run(stage, {}, {"description": [str(description)]}, {"config": config})
     if code:
         raise AfterimageError("the study could not be simulated", where=str(dataset))
 
@@ -86,7 +89,7 @@ def launch(request: Launch) -> int:
             fix="give a folder of its own, for example BIDS_DIR/derivatives/afterimage",
         )  # fmt: skip
     config = load_config(request.config_files)
-    stages = [name for name in STAGES if name != "simulate_responses"]
+    stages = [name for name in STAGES if name not in WITHOUT_RULE]
     if not config.train_generator.enabled:
         stages.remove("train_generator")
     if request.until and request.until not in stages:
@@ -95,7 +98,13 @@ def launch(request: Launch) -> int:
             fix="name one of these",
         )  # fmt: skip
     try:
-        rows = index_dataset(bids_dir)
+        rows = index_dataset(
+            bids_dir,
+            derivatives=[path.resolve() for path in request.derivatives],
+            space=request.space,
+            tasks=request.tasks,
+            sessions=[label.removeprefix("ses-") for label in request.sessions],
+        )
     except InputError as error:
         _report_unreadable(out, bids_dir, error, request.dry_run)
         raise
@@ -105,10 +114,10 @@ def launch(request: Launch) -> int:
             "no subject is left to run", found=f"{len(rows)} in the dataset",
             expected="at least one of the modality asked for", fix="check --modality",
         )  # fmt: skip
+    subjects = list(dict.fromkeys(row["subject"] for row in selected))
     run_id = time.strftime("%Y%m%d-%H%M%S") + f"-{os.getpid()}"
     if request.dry_run:
-        labels = [row["subject"] for row in selected]
-        return _dry_run(request, bids_dir, out, rows, labels, run_id, visible(config))
+        return _dry_run(request, bids_dir, out, rows, subjects, run_id, visible(config))
     write_units(out / "code" / "units.tsv", rows)
     if request.level == "group":
         describe_derivatives(out, bids_dir)
@@ -116,7 +125,7 @@ def launch(request: Launch) -> int:
         return 0
     command = _command(request, bids_dir, out, out / "code", run_id, visible(config))
     with _only_run(out) as lock:
-        return _execute(command, out, run_id, [row["subject"] for row in selected], lock)
+        return _execute(command, out, run_id, subjects, lock)
 
 
 def _dry_run(

@@ -60,8 +60,11 @@ def reset_errors(root: Path, subjects: list[str]) -> None:
         shutil.rmtree(root / "logs" / folder, ignore_errors=True)
     for row in read_units(root / "code" / "units.tsv"):
         if row["problem"] != "n/a" and row["subject"] in subjects:
+            # One record a run; a run that is named badly has no entities to tell it by.
+            own = row["bold"] != "n/a"
+            job = Path(row["bold"]).name.split(".")[0] if own else f"sub-{row['subject']}"
             write_json(
-                root / "logs" / "errors" / f"index_sub-{row['subject']}.json",
+                root / "logs" / "errors" / f"index_{job}.json",
                 {
                     "stage": "index",
                     "unit": f"sub-{row['subject']}",
@@ -117,7 +120,8 @@ def write_reports(root: Path, subjects: list[str] | None = None) -> list[Path]:
     config = load_config([saved] if saved.is_file() else [])
     hidden = workflow_values(config)
     written = []
-    known = [row["subject"] for row in read_units(root / "code" / "units.tsv")]
+    rows = read_units(root / "code" / "units.tsv")
+    known = list(dict.fromkeys(row["subject"] for row in rows))
     subject_module = stage_module("report_subject")
     for subject in known if subjects is None else subjects:
         section = config.report_subject.model_copy(update=hidden)

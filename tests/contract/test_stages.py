@@ -23,15 +23,18 @@ from afterimage.config.methods import list_methods
 from afterimage.config.schema import Config
 from afterimage.reports.text import references
 from afterimage.settings import StageConfig
-from afterimage.stages.runner import STAGES, stage_module
+from afterimage.stages.runner import STAGES, WITHOUT_RULE, stage_module
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RULES = "\n".join(
     path.read_text(encoding="utf-8")
     for path in sorted((REPOSITORY / "workflows" / "rules").glob("*.smk"))
 )
-#: The demo runs this one itself, before the workflow has a dataset to index.
-WITHOUT_RULE = {"simulate_responses"}
+#: Modules of the room that are no stages: what several of them share.
+SHARED = {
+    *("__init__", "runner", "stimuli", "scan_trials", "response_maps"),
+    *("report_stages", "report_recordings", "report_scans", "report_pictures"),
+}
 
 
 def rules() -> dict[str, str]:
@@ -53,13 +56,13 @@ def run(*command: str, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[st
 
 
 def test_every_stage_has_its_rule_and_its_module() -> None:
-    assert set(rules()) == set(STAGES) - WITHOUT_RULE
+    assert set(rules()) == set(STAGES) - set(WITHOUT_RULE)
     folder = Path(inspect.getfile(stage_module(STAGES[0]))).parent
-    modules = {path.stem for path in folder.glob("*.py")} - {"__init__", "runner"}
+    modules = {path.stem for path in folder.glob("*.py")} - SHARED
     assert modules == set(STAGES)
 
 
-@pytest.mark.parametrize("name", sorted(set(STAGES) - WITHOUT_RULE))
+@pytest.mark.parametrize("name", sorted(set(STAGES) - set(WITHOUT_RULE)))
 def test_rule_is_made_from_its_stage(name: str) -> None:
     text = rules()[name]
     assert re.search(r'^    """\S.*\."""$', text, flags=re.MULTILINE), "the rule has no docstring"
@@ -107,7 +110,7 @@ def test_stage_cites_known_papers(name: str) -> None:
 
 def test_every_stage_has_its_section() -> None:
     sections = {name for name in Config.model_fields if name != "random_state"}
-    assert sections == set(STAGES) - WITHOUT_RULE
+    assert sections == set(STAGES) - set(WITHOUT_RULE)
     for name in sections:
         assert isinstance(getattr(Config(), name), stage_module(name).Config)
 

@@ -19,7 +19,8 @@ from afterimage.reports.figures.responses import repeat_reliability
 from afterimage.reports.figures.style import DARK, LIGHT, recolour
 from afterimage.reports.gallery import pick_rows, thumbnail, view
 from afterimage.reports.labels import label_title, metric
-from afterimage.reports.model import Exclusion, Gallery, StageError
+from afterimage.reports.model import Gallery
+from afterimage.reports.provenance import Exclusion, StageError
 
 example = SimpleNamespace(
     **runpy.run_path(str(Path(__file__).resolve().parents[1] / "report_example.py"))

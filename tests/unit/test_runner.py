@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from afterimage.bids.index import COLUMNS, write_units
 from afterimage.errors import ConfigError, InputError, UsageError
 from afterimage.io.tables import read_json
 from afterimage.record import error_records, finish_run, reset_errors
@@ -66,7 +67,7 @@ def test_device() -> None:
 def test_interface_lists_the_fields() -> None:
     found = runner.stage_interface("extract_features")
     assert found["version"] == extract_features.VERSION
-    assert found["inputs"] == ["split", "stimuli_table", "generator"]
+    assert found["inputs"] == ["split", "dataset", "generator"]
     assert found["outputs"] == ["features"]
 
 
@@ -74,9 +75,11 @@ def test_interface_lists_the_fields() -> None:
 def root(tmp_path: Path) -> Path:
     (tmp_path / "dataset_description.json").write_text("{}")
     (tmp_path / "code").mkdir()
-    units = "subject\tmodality\tresponses\ttrials\tunits\tsidecar\tproblem\n"
-    units += "01\tn/a\tx\tx\tn/a\tn/a\tn/a\n02\tn/a\tn/a\tn/a\tn/a\tn/a\tno files | here\n"
-    (tmp_path / "code" / "units.tsv").write_text(units)
+    rows = [
+        {"subject": "01", "responses": "x", "trials": "x"},
+        {"subject": "02", "problem": "no files | here"},
+    ]
+    write_units(tmp_path / "code" / "units.tsv", [dict.fromkeys(COLUMNS, "n/a") | r for r in rows])
     return tmp_path
 
 
@@ -84,7 +87,7 @@ def job(root: Path) -> int:
     features = root / "sub-01" / "features" / "sub-01_split-train_features.nc"
     return runner.guarded_run(
         "extract_features",
-        {"split": [str(root / "split.tsv")], "stimuli_table": [str(root / "stimuli.tsv")]},
+        {"split": [str(root / "split.tsv")], "dataset": [str(root / "stimuli.tsv")]},
         {"features": [str(features)]},
         {"version": 1, "config": {}},
     )

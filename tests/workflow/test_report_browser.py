@@ -14,9 +14,9 @@ import pytest
 
 from afterimage.reports.assemble import assemble_group, assemble_subject
 
-example = SimpleNamespace(
-    **runpy.run_path(str(Path(__file__).resolve().parents[1] / "report_example.py"))
-)
+TESTS = Path(__file__).resolve().parents[1]
+example = SimpleNamespace(**runpy.run_path(str(TESTS / "report_example.py")))
+made = SimpleNamespace(**runpy.run_path(str(TESTS / "scan_example.py")))
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -63,7 +63,18 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     unscored = example.make_subject(
         subject=long, dataset=long, metrics=(), gallery=gallery, unscored="test images absent"
     )
+    no_pictures = example.make_subject(
+        scans=made.make_scans(14, late_s=7.0), without_pictures=True,
+        gallery=None, metrics=(), audit=None, fits=(),
+    )  # fmt: skip
+    runs = [
+        replace(run, name=f"{long}{i}", notes=[long])
+        for i, run in enumerate(no_pictures.scans.runs)
+    ]
+    long_names = replace(no_pictures, scans=replace(no_pictures.scans, runs=runs))
     htmls = {
+        "scans": assemble_subject(example.make_subject(scans=made.make_scans())),
+        "no_pictures": assemble_subject(long_names),
         "subject": assemble_subject(example.make_subject()),
         "failed": assemble_subject(example.make_failed()),
         "unscored": assemble_subject(unscored),
@@ -91,7 +102,9 @@ def inspect(browser: str, page: Path, width: int, profile: Path, more: str = "")
 
 
 @pytest.mark.parametrize("width", [1280, 375])
-@pytest.mark.parametrize("name", ["subject", "failed", "unscored", "group"])
+@pytest.mark.parametrize(
+    "name", ["subject", "scans", "no_pictures", "failed", "unscored", "group"]
+)
 def test_page_in_browser(browser: str, pages: Path, tmp_path: Path, name: str, width: int) -> None:
     found = inspect(browser, pages / f"{name}.html", width, tmp_path / "profile")
     assert width - 20 <= found["viewport-px"] <= width

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from afterimage.bids.index import index_dataset, read_units, select_units, write_units
 from afterimage.bids.index import picture_digest
+from afterimage.bids.entities import run_prefix
+from afterimage.bids.stimuli import stimulus_table
 from afterimage.config.load import check_config
 from afterimage.config.template import visible
 from afterimage.record import workflow_values
@@ -18,35 +20,100 @@ from afterimage.stages.runner import stage_interface
 gc.set_threshold(200_000, 50, 1000)
 
 # Keys that say where and how to run; everything else in the config is afterimage's own.
-RUN_KEYS = ("bids_dir", "participants", "modalities", "device", "run_id", "units_file", "group")
+RUN_KEYS = (
+    *("bids_dir", "participants", "modalities", "device", "run_id", "units_file", "group"),
+    *("derivatives", "space", "tasks", "sessions"),
+)
 SETTINGS = check_config({key: value for key, value in config.items() if key not in RUN_KEYS})
 if "bids_dir" not in config:
     raise WorkflowError("Say where the dataset is: --config bids_dir=/path/to/dataset")
 BIDS_DIR = Path(str(config["bids_dir"])).resolve()
 UNITS_FILE = Path(str(config.get("units_file", "code/units.tsv")))
 if not UNITS_FILE.is_file():
-    write_units(UNITS_FILE, index_dataset(BIDS_DIR))
-ALL_UNITS = {row["subject"]: row for row in read_units(UNITS_FILE)}
+    found = index_dataset(
+        BIDS_DIR,
+        derivatives=[
+            Path(folder) for folder in str(config.get("derivatives", "")).split(";") if folder
+        ],
+        space=config.get("space"),
+        tasks=str(config.get("tasks", "")).split(),
+        sessions=str(config.get("sessions", "")).split(),
+    )
+    write_units(UNITS_FILE, found)
+ALL_UNITS = read_units(UNITS_FILE)
 SELECTED = select_units(
-    list(ALL_UNITS.values()),
+    ALL_UNITS,
     str(config.get("participants", "")).split(),
     str(config.get("modalities", "")).split(),
 )
-SUBJECTS = [row["subject"] for row in SELECTED if row["problem"] == "n/a"]
+# A subject's rows: one for prepared responses, one a run for scans; rows with a problem are left out.
+UNITS = {}
+for row in SELECTED:
+    if row["problem"] == "n/a":
+        UNITS.setdefault(row["subject"], []).append(row)
+SUBJECTS = list(UNITS)
+PREPARED = [subject for subject in SUBJECTS if UNITS[subject][0]["source"] == "prepared"]
+SCANNED = [subject for subject in SUBJECTS if UNITS[subject][0]["source"] != "prepared"]
+# Only where pictures are known can there be reconstructions; the others get responses and a report.
+PICTURED = [s for s in SUBJECTS if any(row["stimuli"] == "yes" for row in UNITS[s])]
+RUNS = {run_prefix(row["bold"]): row for s in SCANNED for row in UNITS[s]}
+STIMULI_TABLE = [str(path) for path in [stimulus_table(BIDS_DIR)] if path]
+# A file at the root of the dataset: the pictures lie in stimuli/ beside it.
+DATASET_FILE = str(BIDS_DIR / "dataset_description.json")
+if (BIDS_DIR / "stimuli.tsv").is_file():
+    DATASET_FILE = str(BIDS_DIR / "stimuli.tsv")
 DECODERS = list(SETTINGS.train_decoder.decoders)
 # The subject's own generator where one is trained, else none.
 GENERATOR = "sub-{subject}/generator" if SETTINGS.train_generator.enabled else []
 CODE = shlex.quote(sys.executable)
 
 
-def dataset_file(column):
-    """Return an input function: the subject's file of that column of the units table, or none."""
+def paths_in(cell):
+    """Return the files that a cell of the units table names, absolute."""
+    return [] if cell == "n/a" else [str(BIDS_DIR / part) for part in cell.split(";")]
 
-    def file(wildcards):
-        value = ALL_UNITS[wildcards.subject][column]
-        return [] if value == "n/a" else str(BIDS_DIR / value)
 
-    return file
+def scan_files(column):
+    """Return an input function: the subject's files of that column, in the order of its rows."""
+
+    def files(wildcards):
+        cells = [row[column] for row in UNITS[wildcards.subject]]
+        # A file that belongs to all runs, like a mask, stands in each of their rows.
+        repeated = column in ("rois", "mask")
+        return [
+            path
+            for cell in (dict.fromkeys(cells) if repeated else cells)
+            for path in paths_in(cell)
+        ]
+
+    return files
+
+
+def run_files(column):
+    """Return an input function: the files of that column of one run."""
+    return lambda wildcards: paths_in(RUNS[f"sub-{wildcards.subject}{wildcards.ents}"][column])
+
+
+def cleaned(suffix):
+    """Return an input function: that output of clean_bold for all runs of the subject, in order."""
+    label = {"series.nc": "clean", "timeseries.tsv": "confounds"}[suffix]
+
+    def files(wildcards):
+        found = []
+        for row in UNITS[wildcards.subject]:
+            session = "" if row["session"] == "n/a" else f"ses-{row['session']}/"
+            folder = f"sub-{wildcards.subject}/{session}func"
+            found.append(f"{folder}/{run_prefix(row['bold'])}_desc-{label}_{suffix}")
+        return found
+
+    return files
+
+
+def one_of(subjects):
+    """Return a pattern of these subjects; cheap in the usual case that it is all or none."""
+    if not subjects:
+        return "(?!)none"
+    return "[a-zA-Z0-9]+" if len(subjects) == len(SUBJECTS) else "|".join(subjects)
 
 
 def stimuli_digest(wildcards):
@@ -103,7 +170,7 @@ def record_command(event):
     options = [f"--bids-dir {shlex.quote(str(BIDS_DIR))}", f"--run-id {RUN_ID}"]
     if event == "start":
         options.append(f"--settings {shlex.quote(json.dumps(visible(SETTINGS)))}")
-        options.append("--subjects " + " ".join(row["subject"] for row in SELECTED))
+        options.append("--subjects " + " ".join(dict.fromkeys(row["subject"] for row in SELECTED)))
     command = f"{CODE} -m afterimage record {event} . {' '.join(options)}"
     return command.replace("{", "{{").replace("}", "}}")
 
@@ -130,9 +197,21 @@ def targets(until):
     }
     wanted = list(groups)[: list(groups).index(until) + 1]
     patterns = [pattern for name in wanted for pattern in groups[name]]
-    files = sorted(set(collect(patterns, s=SUBJECTS, d=DECODERS)))
+    files = set(collect(patterns, s=PICTURED, d=DECODERS))
+    # Without pictures there is nothing to decode to: the trials and the report are all there is.
+    always = [
+        pattern for name in ("preprocess", "report") if name in wanted for pattern in groups[name]
+    ]
+    files |= set(collect(always, s=SUBJECTS))
     group = until == "report" and SUBJECTS and config.get("group", True)
-    return [*files, "group.html"] if group else files
+    return [*sorted(files), "group.html"] if group else sorted(files)
+
+
+def scores(wildcards):
+    """Return the scores of one subject, or of all; a subject without pictures has none."""
+    subjects = [wildcards.subject] if hasattr(wildcards, "subject") else PICTURED
+    pattern = "sub-{s}/evaluation/sub-{s}_metrics.tsv"
+    return collect(pattern, s=[subject for subject in subjects if subject in PICTURED])
 
 
 DEVICE = str(config.get("device", "cpu"))

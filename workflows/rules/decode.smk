@@ -2,7 +2,7 @@ rule extract_features:
     """Embed the pictures of one split. Test features are read by evaluation and ceiling only."""
     input:
         split="sub-{subject}/sub-{subject}_split.tsv",
-        stimuli_table=str(BIDS_DIR / "stimuli.tsv"),
+        dataset=DATASET_FILE,
         generator=GENERATOR,
     output:
         features="sub-{subject}/features/sub-{subject}_split-{split}_features.nc",

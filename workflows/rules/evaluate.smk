@@ -3,7 +3,7 @@ rule evaluate:
     input:
         trials="sub-{subject}/sub-{subject}_trials.nc",
         split="sub-{subject}/sub-{subject}_split.tsv",
-        stimuli_table=str(BIDS_DIR / "stimuli.tsv"),
+        dataset=DATASET_FILE,
         features="sub-{subject}/features/sub-{subject}_split-train_features.nc",
         test_features="sub-{subject}/features/sub-{subject}_split-test_features.nc",
         models=collect(

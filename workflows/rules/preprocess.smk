@@ -1,17 +1,82 @@
+rule reference_bold:
+    """Make one subject's reference image and brain mask, the grid of all its runs."""
+    input:
+        bold=scan_files("bold"),
+        masks=scan_files("mask"),
+        boldrefs=scan_files("boldref"),
+    output:
+        reference="sub-{subject}/sub-{subject}_desc-reference_boldref.nii.gz",
+        mask="sub-{subject}/sub-{subject}_desc-brain_mask.nii.gz",
+    log:
+        "logs/reference_bold/sub-{subject}.log",
+    params:
+        stage=stage_params("reference_bold"),
+    shell:
+        stage_command("reference_bold")
+
+
+rule clean_bold:
+    """Correct one run for motion and slice timing; write its series, confounds and quality."""
+    input:
+        bold=run_files("bold"),
+        sidecars=run_files("sidecar"),
+        reference="sub-{subject}/sub-{subject}_desc-reference_boldref.nii.gz",
+        mask="sub-{subject}/sub-{subject}_desc-brain_mask.nii.gz",
+        confounds=run_files("confounds"),
+    output:
+        series="sub-{subject}/{ses}func/sub-{subject}{ents}_desc-clean_series.nc",
+        confounds="sub-{subject}/{ses}func/sub-{subject}{ents}_desc-confounds_timeseries.tsv",
+        quality="sub-{subject}/{ses}func/sub-{subject}{ents}_desc-bold_quality.nc",
+    log:
+        "logs/clean_bold/sub-{subject}/{ses}sub-{subject}{ents}.log",
+    params:
+        stage=stage_params("clean_bold"),
+    shell:
+        stage_command("clean_bold")
+
+
+rule fit_responses:
+    """Estimate the response to every trial in one subject's scans, with noise ceilings."""
+    input:
+        series=cleaned("series.nc"),
+        confounds=cleaned("timeseries.tsv"),
+        events=scan_files("events"),
+        reference="sub-{subject}/sub-{subject}_desc-reference_boldref.nii.gz",
+        mask="sub-{subject}/sub-{subject}_desc-brain_mask.nii.gz",
+        rois=scan_files("rois"),
+        dataset=DATASET_FILE,
+        stimuli_table=STIMULI_TABLE,
+    output:
+        trials="sub-{subject}/sub-{subject}_trials.nc",
+        split="sub-{subject}/sub-{subject}_split.tsv",
+        quality="sub-{subject}/sub-{subject}_quality.json",
+        maps="sub-{subject}/sub-{subject}_desc-responses_quality.nc",
+    log:
+        "logs/fit_responses/sub-{subject}.log",
+    wildcard_constraints:
+        subject=one_of(SCANNED),
+    params:
+        stage=stage_params("fit_responses"),
+    shell:
+        stage_command("fit_responses")
+
+
 rule prepare_responses:
     """Check one subject's prepared responses and write them as trials."""
     input:
         stimuli_table=str(BIDS_DIR / "stimuli.tsv"),
-        responses=dataset_file("responses"),
-        trials=dataset_file("trials"),
-        units=dataset_file("units"),
-        sidecar=dataset_file("sidecar"),
+        responses=scan_files("responses"),
+        trials=scan_files("trials"),
+        units=scan_files("units"),
+        sidecar=scan_files("sidecar"),
     output:
         trials="sub-{subject}/sub-{subject}_trials.nc",
         split="sub-{subject}/sub-{subject}_split.tsv",
         quality="sub-{subject}/sub-{subject}_quality.json",
     log:
         "logs/prepare_responses/sub-{subject}.log",
+    wildcard_constraints:
+        subject=one_of(PREPARED),
     params:
         stage=stage_params("prepare_responses"),
     shell:

@@ -2,7 +2,7 @@ rule train_generator:
     """Fine-tune the small generator on the subject's own training pictures (off by default)."""
     input:
         split="sub-{subject}/sub-{subject}_split.tsv",
-        stimuli_table=str(BIDS_DIR / "stimuli.tsv"),
+        dataset=DATASET_FILE,
     output:
         generator=directory("sub-{subject}/generator"),
     log:
@@ -19,7 +19,7 @@ rule reconstruct:
         predictions=predictions,
         features="sub-{subject}/features/sub-{subject}_split-train_features.nc",
         split="sub-{subject}/sub-{subject}_split.tsv",
-        stimuli_table=str(BIDS_DIR / "stimuli.tsv"),
+        dataset=DATASET_FILE,
         generator=GENERATOR,
     output:
         images="sub-{subject}/recon/sub-{subject}_desc-{decoder}_recon.nc",

@@ -1,7 +1,8 @@
 rule report_subject:
     """Write the report of one subject."""
     input:
-        metrics="sub-{subject}/evaluation/sub-{subject}_metrics.tsv",
+        trials="sub-{subject}/sub-{subject}_trials.nc",
+        metrics=scores,
     output:
         report=report(
             "sub-{subject}.html",
@@ -20,7 +21,8 @@ rule report_subject:
 rule report_group:
     """Write the report of all subjects."""
     input:
-        metrics=collect("sub-{s}/evaluation/sub-{s}_metrics.tsv", s=SUBJECTS),
+        trials=collect("sub-{s}/sub-{s}_trials.nc", s=SUBJECTS),
+        metrics=scores,
     output:
         report=report("group.html", caption="../report/group.rst", category="Group"),
         metrics="group/metrics.tsv",

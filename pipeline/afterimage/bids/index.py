@@ -1,4 +1,4 @@
-"""Index a dataset once: its subjects and their files, as a table of units."""
+"""Index a dataset once: its runs and subjects and their files, as a table of units."""
 
 from __future__ import annotations
 
@@ -6,13 +6,29 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from afterimage.bids.derivatives import (
+    Derivative,
+    absolute,
+    find_derivatives,
+    is_fmriprep,
+    linked_raw_dataset,
+)
+from afterimage.bids.entities import natural_key
+from afterimage.bids.files import list_folder
 from afterimage.bids.names import SUBJECT
+from afterimage.bids.scans import Scans, one_line, scan_rows
+from afterimage.bids.stimuli import stimulus_table
 from afterimage.errors import InputError
 from afterimage.io.atomic import write_text_if_changed
 from afterimage.io.tables import Row, format_cell, read_text, read_tsv
 
-#: One row a subject. Paths are relative to the dataset; ``n/a`` where a file is absent.
-COLUMNS = ("subject", "modality", "responses", "trials", "units", "sidecar", "problem")
+#: One row a BOLD run, or a subject of prepared responses. Paths are relative to the dataset, or
+#: absolute where they lie outside; ``n/a`` where a file is absent.
+COLUMNS = (
+    "subject", "session", "task", "run", "modality", "source", "responses", "trials", "units",
+    "sidecar", "bold", "events", "confounds", "mask", "boldref", "rois", "anat", "stimuli",
+    "problem",
+)  # fmt: skip
 
 _MODALITY_OF_KIND = {
     "voxel": "fmri", "vertex": "fmri", "eeg": "eeg", "mag": "meg", "grad": "meg",
@@ -20,54 +36,121 @@ _MODALITY_OF_KIND = {
 }  # fmt: skip
 
 
-def index_dataset(bids_dir: Path) -> list[Row]:
-    """List the subjects of a dataset of prepared responses.
+def index_dataset(
+    bids_dir: Path,
+    derivatives: Sequence[Path] = (),
+    space: str | None = None,
+    tasks: Sequence[str] = (),
+    sessions: Sequence[str] = (),
+) -> list[Row]:
+    """List the BOLD runs of a dataset, and its subjects with prepared responses.
+
+    Names of files are read, and the first line of tables; no image is opened.
 
     Parameters
     ----------
     bids_dir : Path
-        The dataset: ``stimuli.tsv`` and one folder a subject.
+        The dataset: raw BIDS, output of fMRIPrep whose description names the raw dataset, or
+        prepared responses with ``stimuli.tsv``. Subjects may differ in which they have; one who
+        has prepared responses is read from these.
+    derivatives : sequence of Path
+        Derivative datasets, or folders of such, besides those in ``derivatives/``: fMRIPrep
+        output, brain masks, regions of interest. They come first where several have the same.
+    space : str or None
+        Space of fMRIPrep output to read, such as ``T1w`` or ``MNI152NLin2009cAsym:res-2``; None
+        chooses as `afterimage.bids.derivatives.choose_space` says.
+    tasks, sessions : sequence of str
+        Labels of tasks and sessions to list runs of, with or without ``task-`` and ``ses-``; empty
+        means all. A run without a session is left out where sessions are named.
 
     Returns
     -------
     list of dict
-        One row a subject with the columns `COLUMNS`. A subject whose files are missing is listed
-        with its ``problem``, so that the others go on and the report can say it.
+        Rows with the columns `COLUMNS`. What cannot be used is listed with its ``problem``, so
+        that the others go on and the report can say it.
 
     Raises
     ------
     InputError
-        If there is no dataset, no subject, or the table of stimuli cannot be read at all.
+        If there is no dataset, no subject, nothing that can be read in any of them, no task or
+        session of a name asked for, or the table of stimuli cannot be read.
     """
+    folders = _subject_folders(bids_dir)
+    has_table = (bids_dir / "stimuli.tsv").is_file()
+    if has_table:
+        read_tsv(bids_dir / "stimuli.tsv", required=("stimulus_id", "file"))
+    root = absolute(bids_dir)
+    raw = (linked_raw_dataset(root) if is_fmriprep(root) else None) or root
+    made = find_derivatives(list(dict.fromkeys((root, raw))), derivatives)
+    if is_fmriprep(root):
+        made.insert(0, Derivative(root, fmriprep=True, given=True))
+    scans = Scans(
+        root, raw, made, COLUMNS, stimulus_table(bids_dir) is not None, space,
+        frozenset(label.removeprefix("task-") for label in tasks),
+        frozenset(label.removeprefix("ses-") for label in sessions),
+    )  # fmt: skip
+    rows: list[Row] = []
+    for name in folders:
+        rows += _subject_rows(bids_dir, name, scans, has_table)
+    if not has_table and all(row["bold"] == "n/a" for row in rows) and not scans.seen["task"]:
+        raise InputError(
+            "the dataset has no table of stimuli",
+            where=str(bids_dir),
+            found="no stimuli.tsv, and no sub-*/[ses-*/]func/*_bold.nii.gz",
+            expected="raw scans with events, or prepared responses: stimuli.tsv with stimulus_id, "
+            "file and optionally split, and sub-*/sub-*_responses.npy",
+            fix="see 'Your own data' in the documentation for both ways in",
+        )
+    for entity, wanted in (("task", scans.tasks), ("ses", scans.sessions)):
+        if unknown := sorted(wanted - scans.seen[entity]):
+            raise InputError(
+                f"the dataset has no {'task' if entity == 'task' else 'session'} of this name",
+                where=str(bids_dir),
+                found=", ".join(unknown),
+                expected=", ".join(sorted(scans.seen[entity] - {""}, key=natural_key)) or "none",
+                fix="check the names of tasks and sessions asked for",
+            )
+    return rows
+
+
+def _subject_folders(bids_dir: Path) -> list[str]:
+    """Return the names of the folders of subjects, numbers by their value."""
     if not bids_dir.is_dir():
         raise InputError(
             "the dataset does not exist", where=str(bids_dir), found="no such folder",
             expected="a folder", fix="check the first argument",
         )  # fmt: skip
-    folders = sorted(path for path in bids_dir.glob("sub-*") if path.is_dir())
-    if not folders:
+    folders, files = list_folder(str(bids_dir))
+    names = [entry.name for entry in folders if entry.name.startswith("sub-")]
+    if not names:
+        others = sorted(entry.name for entry in (*folders, *files))
         raise InputError(
             "the dataset has no subject",
             where=str(bids_dir),
-            found=", ".join(sorted(p.name for p in bids_dir.iterdir())[:8]) or "an empty folder",
+            found=", ".join(others[:8]) or "an empty folder",
             expected="folders named sub-01, sub-02, ...",
             fix="see 'Your own data' in the documentation for the layout",
         )
-    stimuli = bids_dir / "stimuli.tsv"
-    if not stimuli.is_file():
-        raise InputError(
-            "the dataset has no table of stimuli",
-            where=str(bids_dir),
-            found="no stimuli.tsv",
-            expected="stimuli.tsv with stimulus_id, file and optionally split",
-            fix="this version reads prepared responses; see 'Your own data' in the documentation",
-        )
-    read_tsv(stimuli, required=("stimulus_id", "file"))
-    return [_unit(bids_dir, folder) for folder in folders]
+    return sorted(names, key=natural_key)
 
 
-def _unit(bids_dir: Path, folder: Path) -> Row:
-    name = folder.name
+def _subject_rows(bids_dir: Path, name: str, scans: Scans, has_table: bool) -> list[Row]:
+    """Return the rows of one subject: prepared responses where there are any, else scans."""
+    label = name.removeprefix("sub-")
+    if not SUBJECT.fullmatch(name):
+        error = InputError(
+            "the label of a subject cannot be used", where=str(bids_dir / name), found=name,
+            expected="sub- and then letters and digits only", fix="rename the folder and its files",
+        )  # fmt: skip
+        return [dict.fromkeys(COLUMNS, "n/a") | {"subject": label, "problem": one_line(error)}]
+    prepared = _prepared_row(bids_dir, name)
+    if prepared["responses"] == prepared["trials"] == "n/a":
+        return scan_rows(scans, label)
+    return [_checked(prepared, bids_dir, name, has_table)]
+
+
+def _prepared_row(bids_dir: Path, name: str) -> Row:
+    """Return a subject's files of prepared responses."""
     row = dict.fromkeys(COLUMNS, "n/a") | {"subject": name.removeprefix("sub-")}
     for column, suffix in (
         ("responses", "responses.npy"),
@@ -75,26 +158,33 @@ def _unit(bids_dir: Path, folder: Path) -> Row:
         ("units", "units.tsv"),
         ("sidecar", "responses.json"),
     ):
-        path = folder / f"{name}_{suffix}"
+        path = bids_dir / name / f"{name}_{suffix}"
         if path.is_file():
-            row[column] = path.relative_to(bids_dir).as_posix()
+            row[column] = f"{name}/{path.name}"
+    return row
+
+
+def _checked(row: Row, bids_dir: Path, name: str, has_table: bool) -> Row:
+    """Complete the row of a subject with prepared responses: what is missing, and the modality."""
+    row |= {"source": "prepared", "stimuli": "yes"}
     missing = [column for column in ("responses", "trials") if row[column] == "n/a"]
-    if not SUBJECT.fullmatch(name):
-        error = InputError(
-            "the label of a subject cannot be used", where=str(folder), found=name,
-            expected="sub- and then letters and digits only", fix="rename the folder and its files",
-        )  # fmt: skip
-        row["problem"] = str(error).replace("\n", " | ")
-    elif missing:
-        files = ", ".join(sorted(path.name for path in folder.iterdir())[:6]) or "nothing"
+    if missing:
+        files = ", ".join(sorted(path.name for path in (bids_dir / name).iterdir())[:6])
         suffixes = {"responses": "responses.npy", "trials": "trials.tsv"}
-        expected = " and ".join(f"{name}/{name}_{suffixes[column]}" for column in missing)
         error = InputError(
-            "a subject has no responses", where=name, found=files, expected=expected,
+            "a subject has no responses", where=name, found=files or "nothing",
+            expected=" and ".join(f"{name}/{name}_{suffixes[column]}" for column in missing),
             fix="add the files, or remove the folder",
         )  # fmt: skip
-        row["problem"] = str(error).replace("\n", " | ")
-    elif row["units"] != "n/a":
+        return row | {"problem": one_line(error)}
+    if not has_table:
+        error = InputError(
+            "prepared responses need a table of stimuli", where=name, found="no stimuli.tsv",
+            expected="stimuli.tsv with stimulus_id, file and optionally split",
+            fix="see 'Your own data' in the documentation for the layout",
+        )  # fmt: skip
+        return row | {"problem": one_line(error)}
+    if row["units"] != "n/a":
         try:
             first = read_text(bids_dir / row["units"]).split("\n", 2)
             kind = dict(zip(first[0].split("\t"), first[1].split("\t"), strict=False)).get("kind")
@@ -119,20 +209,22 @@ def read_units(path: Path) -> list[Row]:
 def select_units(
     rows: Sequence[Row], participants: Sequence[str] = (), modalities: Sequence[str] = ()
 ) -> list[Row]:
-    """Keep the named participants (with or without ``sub-``) and modalities; empty means all.
+    """Keep the rows of the named participants (with or without ``sub-``) and modalities.
+
+    Empty means all; a subject's rows stay together and in order.
 
     Raises
     ------
     InputError
         If a participant is not in the dataset; the message lists those that are.
     """
-    known = [row["subject"] for row in rows]
-    wanted = [label.removeprefix("sub-") for label in participants]
+    known = dict.fromkeys(row["subject"] for row in rows)
+    wanted = {label.removeprefix("sub-"): None for label in participants}
     if unknown := [label for label in wanted if label not in known]:
         raise InputError(
             "a participant is not in the dataset",
             found=", ".join(unknown),
-            expected=", ".join(known[:50]),
+            expected=", ".join(list(known)[:50]),
             fix="check --participant-label",
         )
     return [

@@ -7,6 +7,7 @@ from typing import Any
 
 from afterimage.decoding.registry import DECODERS
 from afterimage.features.registry import ENCODERS
+from afterimage.preprocess.fmri.registry import ESTIMATORS
 from afterimage.reconstruction.registry import RECONSTRUCTIONS
 
 
@@ -20,19 +21,20 @@ def list_methods() -> list[dict[str, Any]]:
         model folders it reads; ``check``, the test that tells it from a toy.
     """
     methods = []
-    for registry in (ENCODERS, DECODERS, RECONSTRUCTIONS):
+    for registry in (ESTIMATORS, ENCODERS, DECODERS, RECONSTRUCTIONS):
         for name in registry.names():
             module = sys.modules[registry.get(name).__module__]
             fields = registry.settings(name).model_fields
             folders = [key for key in ("path", "generator") if key in fields]
-            stem = module.__name__.rsplit(".", 1)[-1]
+            # The last folders of a method's room and its own name: preprocess.fmri, lss.
+            *inner, stem = [p for p in module.__name__.split(".")[2:] if p != "estimators"]
             methods.append(
                 {
                     "name": name,
                     "room": module.__name__.split(".")[1],
                     "paper": (module.__doc__ or "").strip().split("\n")[0],
                     "needs": ", ".join(f"{key}: {fields[key].default}" for key in folders) or "-",
-                    "check": f"tests/unit/test_{stem}.py",
+                    "check": f"tests/unit/test_{'_'.join([*inner, stem])}.py",
                 }
             )
     return methods

@@ -7,10 +7,13 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from afterimage.settings import Settings
+from afterimage.stages.clean_bold import Config as CleanBold
 from afterimage.stages.evaluate import Config as Evaluate
 from afterimage.stages.extract_features import Config as ExtractFeatures
+from afterimage.stages.fit_responses import Config as FitResponses
 from afterimage.stages.prepare_responses import Config as PrepareResponses
 from afterimage.stages.reconstruct import Config as Reconstruct
+from afterimage.stages.reference_bold import Config as ReferenceBold
 from afterimage.stages.report_group import Config as ReportGroup
 from afterimage.stages.report_subject import Config as ReportSubject
 from afterimage.stages.train_decoder import Config as TrainDecoder
@@ -30,6 +33,9 @@ class Config(Settings):
     random_state: int = Field(
         0, ge=0, description="root seed; every stage without a seed of its own uses it"
     )
+    reference_bold: ReferenceBold = ReferenceBold()
+    clean_bold: CleanBold = CleanBold()
+    fit_responses: FitResponses = FitResponses()
     prepare_responses: PrepareResponses = PrepareResponses()
     train_generator: TrainGenerator = TrainGenerator()
     extract_features: ExtractFeatures = ExtractFeatures()

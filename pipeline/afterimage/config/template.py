@@ -40,12 +40,12 @@ def _model_lines(model: BaseModel, depth: int) -> list[str]:
         if hidden(field):
             continue
         if isinstance(value, BaseModel):
-            lines += [
-                "",
-                f"## {_first_line(value)}",
-                f"# {name}:",
-                *_model_lines(value, depth + 1),
-            ]
+            head = [f"# {indent}{name}:   # {_first_line(value)}"]
+            if not depth:
+                head = ["", f"## {_first_line(value)}", f"# {name}:"]
+            elif field.description:
+                head.insert(0, f"## {field.description}")
+            lines += [*head, *_model_lines(value, depth + 1)]
         elif isinstance(value, Mapping) and value:
             lines += [f"## {field.description}", f"# {indent}{name}:"]
             for key, item in value.items():

@@ -17,53 +17,23 @@ import numpy as np
 
 from afterimage.reports import gallery, tables, text, verdict
 from afterimage.reports.figures import GROUP_FIGURES, SUBJECT_FIGURES
+from afterimage.reports.figures.scans import carpet_order
 from afterimage.reports.figures.style import DARK, LIGHT, PANEL_WIDTH_IN, PX_PER_IN, recolour
-from afterimage.reports.labels import METRICS, decoders_of, duration, inline, label_title, metric
-from afterimage.reports.model import (
-    Figure,
-    GroupReport,
-    Image,
-    Panel,
-    Section,
-    SubjectReport,
+from afterimage.reports.labels import (
+    AUDIT_ROWS,
+    METRICS,
+    decoders_of,
+    duration,
+    inline,
+    label_title,
+    metric,
 )
+from afterimage.reports.model import GroupReport, SubjectReport
+from afterimage.reports.page import Figure, Image, Panel, Section
+from afterimage.reports.scan_words import onset_warning
 
 if TYPE_CHECKING:
     from jinja2 import Environment
-
-AUDIT_ROWS = (
-    (
-        "shuffledBrain",
-        "Shuffled brain",
-        "Every unit's test responses are shuffled across images on their own, and go through the same "
-        "decoder and generator. If this scores above chance, the score rewards something that does "
-        "not come from the brain.",
-    ),
-    (
-        "meanBrain",
-        "Mean brain",
-        "The average training response goes through the same chain, so every test image gets the "
-        "same reconstruction. It shows what the generator makes up on its own.",
-    ),
-    (
-        "meanTrainingImage",
-        "Mean training image",
-        "The pixel average of the training images, the same for every test image. Blurry guesses "
-        "score well in pixel metrics; a reconstruction must beat this one.",
-    ),
-    (
-        "nearestTrainingImage",
-        "Nearest training image",
-        "A picture the subject saw in training, chosen from the responses alone. A generator that "
-        "scores no higher than this has only recalled its training set.",
-    ),
-    (
-        "clusterOracle",
-        "Cluster oracle",
-        "An oracle that knows which cluster the seen image belongs to, and nothing else. Two-way "
-        "scores below its score do not show more than the kind of picture.",
-    ),
-)
 
 
 def assemble_subject(report: SubjectReport) -> str:
@@ -79,8 +49,9 @@ def assemble_subject(report: SubjectReport) -> str:
     html : str
         A whole page, the same for the same input.
     """
-    builders: Mapping[str, Callable[[SubjectReport], dict[str, Any]]] = {
+    builders: Mapping[str, Callable[[SubjectReport], dict[str, Any] | None]] = {
         "summary": _summary,
+        "data_quality": _data_quality,
         "responses": _responses,
         "decoding": _decoding,
         "gallery": _gallery,
@@ -91,7 +62,11 @@ def assemble_subject(report: SubjectReport) -> str:
         "errors": _errors,
     }
     panels = {name: build(report) for name, build in SUBJECT_FIGURES.items()}
-    sections = _sections("subject.yml", panels, {k: b(report) for k, b in builders.items()})
+    bodies = {name: build(report) for name, build in builders.items()}
+    if report.without_pictures:
+        bodies |= dict.fromkeys(("decoding", "gallery", "scores", "audit"))
+    key = "question_without_pictures" if report.without_pictures else "question"
+    sections = _sections("subject.yml", panels, bodies, key)
     return _render(
         title=f"sub-{report.subject}",
         kind="Subject report",
@@ -117,12 +92,14 @@ def assemble_group(report: GroupReport) -> str:
     failed = [subject for subject in report.subjects if subject.status == "failed"]
     scores, n_left_out = tables.group_score_table(report)
     checks = list(report.leak_linter)
-    bodies: dict[str, dict[str, Any]] = {
+    bodies: dict[str, dict[str, Any] | None] = {
         "group_summary": {
             "table": tables.subject_table(report),
             "n": len(report.subjects),
             "n_done": sum(subject.status == "done" for subject in report.subjects),
+            "n_responses": sum(subject.status == "responses only" for subject in report.subjects),
             "failed": failed,
+            "warned": [subject for subject in report.subjects if subject.warnings],
             "means": _group_means(report),
             "n_leaks": sum(not check.get("ok") for check in checks),
             "changes": tables.change_table(report.config_changes),
@@ -153,13 +130,14 @@ def _summary(report: SubjectReport) -> dict[str, Any]:
     times = [run.runtime_s for run in report.stages if run.runtime_s is not None]
     runtime = report.runtime_s if report.runtime_s is not None else sum(times) if times else None
     kind = facts.get("unit_kind", "unit")
+    shown = "stimuli" if report.without_pictures else "images"
     tiles = [
         (f"{kind}s used", facts.get("n_units")),
         ("dropped", facts.get("n_dropped")),
         ("training trials", facts.get("n_train_trials")),
-        ("training images", facts.get("n_train_stimuli")),
+        (f"training {shown}", facts.get("n_train_stimuli")),
         ("test trials", facts.get("n_test_trials")),
-        ("test images", facts.get("n_test_stimuli") or _n_test(report)),
+        (f"test {shown}", facts.get("n_test_stimuli") or _n_test(report)),
         ("run time", duration(runtime) if runtime is not None else None),
     ]
     return {
@@ -176,13 +154,34 @@ def _n_test(report: SubjectReport) -> int | None:
     return len(report.gallery.stimulus) if report.gallery else None
 
 
+def _data_quality(report: SubjectReport) -> dict[str, Any] | None:
+    scans = report.scans
+    if scans is None or not (scans.runs or scans.skipped):
+        return None
+    seconds = sum(run.n_volumes * run.t_r_s for run in scans.runs)
+    first, more, n_left_out = carpet_order(scans.runs)
+    return {
+        "scans": scans,
+        "table": tables.run_table(scans),
+        "n_volumes": sum(run.n_volumes for run in scans.runs),
+        "scan_time": duration(seconds),
+        "n_first": len(first),
+        "n_more": len(more),
+        "n_left_out": n_left_out,
+        "notes": list(dict.fromkeys(note for run in scans.runs for note in run.notes)),
+    }
+
+
 def _responses(report: SubjectReport) -> dict[str, Any]:
     data = report.responses
+    quality = report.scans.responses if report.scans else None
+    estimated = {"quality": quality, "onset_warning": onset_warning(quality)}
     if data is None:
-        return {"facts": None}
+        return {"facts": None, **estimated}
     _, counts = np.unique(np.asarray([str(s) for s in data.stimulus]), return_counts=True)
     n_times = data.responses.shape[2] if data.responses.ndim == 3 else 0
     return {
+        **estimated,
         "facts": text.subject_facts(report),
         "n_times": n_times,
         "n_stimuli": len(counts),
@@ -293,10 +292,17 @@ def _linter_summary(checks: Sequence[Mapping[str, Any]]) -> list[tuple[str, int,
 
 
 def _sections(
-    spec: str, panels: Mapping[str, list[Panel]], bodies: Mapping[str, dict[str, Any]]
+    spec: str,
+    panels: Mapping[str, list[Panel]],
+    bodies: Mapping[str, dict[str, Any] | None],
+    question: str = "question",
 ) -> tuple[Section, ...]:
+    """Lay out the sections in the order of the spec; those whose body is None are left out."""
     sections, number = [], 0
     for entry in text.read_spec(spec):
+        body = bodies[entry["id"]]
+        if body is None:
+            continue
         figures = []
         for described in entry.get("figures", ()):
             drawn = panels[described["id"]]
@@ -307,10 +313,10 @@ def _sections(
             Section(
                 id=entry["id"],
                 title=entry["title"],
-                question=entry["question"],
+                question=entry.get(question, entry["question"]),
                 template=f"sections/{entry['id']}.html.jinja",
                 figures=tuple(figures),
-                body=bodies[entry["id"]],
+                body=body,
             )
         )
     return tuple(sections)

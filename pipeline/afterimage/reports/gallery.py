@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from afterimage.reports.labels import inline, label_title, metric
-from afterimage.reports.model import Gallery, GalleryRow, GalleryView, Image, NearDuplicate
+from afterimage.reports.model import Gallery, NearDuplicate
+from afterimage.reports.page import GalleryRow, GalleryView, Image
 
 PERCENTILES = (5, 50, 95)
 THUMBNAIL_PX = 176

@@ -43,6 +43,40 @@ METRICS = {
         "How often the right image is among the k nearest of all test images.",
     ),
 }
+#: Start of the label of an audit row, its title, and what it tells.
+AUDIT_ROWS = (
+    (
+        "shuffledBrain",
+        "Shuffled brain",
+        "Every unit's test responses are shuffled across images on their own, and go through the same "
+        "decoder and generator. If this scores above chance, the score rewards something that does "
+        "not come from the brain.",
+    ),
+    (
+        "meanBrain",
+        "Mean brain",
+        "The average training response goes through the same chain, so every test image gets the "
+        "same reconstruction. It shows what the generator makes up on its own.",
+    ),
+    (
+        "meanTrainingImage",
+        "Mean training image",
+        "The pixel average of the training images, the same for every test image. Blurry guesses "
+        "score well in pixel metrics; a reconstruction must beat this one.",
+    ),
+    (
+        "nearestTrainingImage",
+        "Nearest training image",
+        "A picture the subject saw in training, chosen from the responses alone. A generator that "
+        "scores no higher than this has only recalled its training set.",
+    ),
+    (
+        "clusterOracle",
+        "Cluster oracle",
+        "An oracle that knows which cluster the seen image belongs to, and nothing else. Two-way "
+        "scores below its score do not show more than the kind of picture.",
+    ),
+)
 
 
 @dataclass(frozen=True)

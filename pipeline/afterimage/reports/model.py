@@ -1,60 +1,25 @@
-"""What a report is made of: the inputs a stage fills in, and the pieces the templates lay out.
+"""What a stage fills in for a report.
 
 A stage reads files and fills a `SubjectReport` or `GroupReport`; `assemble` turns it into HTML.
 Every field without a default is needed; every other one may be left out, and the page says so.
+What is said of scans is in `scans`, of the run itself in `provenance`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from afterimage.reports.figures.style import Theme
+from afterimage.reports.provenance import ConfigChange, Exclusion, StageError, StageRun
+from afterimage.reports.scans import ScanQuality
 
 Row = Mapping[str, Any]
 """One row of ``metrics.tsv`` with its columns as keys: subject label decoder method role metric
 value ci_low ci_high chance chance_low chance_high ceiling p n protocol. Numbers may be numbers,
 numeric strings, NaN, None, "" or "n/a" (the last four mean: not known)."""
-
-
-@dataclass(frozen=True)
-class ConfigChange:
-    """One setting that differs from its default.
-
-    Parameters
-    ----------
-    key : str
-        Dotted key, for example ``"reconstruct.strength"``.
-    default, used : str
-        Both values, as they would be written in YAML.
-    """
-
-    key: str
-    default: str
-    used: str
-
-
-@dataclass(frozen=True)
-class Exclusion:
-    """Something left out of the analysis, and why.
-
-    Parameters
-    ----------
-    what : str
-        What was left out, for example ``"units"``, ``"trials"`` or a file name.
-    why : str
-        The reason in plain words, for example ``"constant over all trials"``.
-    n : int, optional
-        How many.
-    """
-
-    what: str
-    why: str
-    n: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,67 +158,6 @@ class Audit:
     gallery: Gallery | None = None
 
 
-@dataclass(frozen=True)
-class StageRun:
-    """One stage of this subject.
-
-    Parameters
-    ----------
-    name : str
-        Stage name.
-    version : int or str
-        The stage's VERSION.
-    status : str
-        ``"done"``, ``"failed"``, ``"skipped"`` (an earlier one failed) or ``"missing"``.
-    runtime_s, peak_memory_mb : float, optional
-        What it took.
-    config_hash, inputs_hash : str
-        Hashes of its section of the configuration and of the files it read.
-    command : str
-        The command that runs it again.
-    log_path : str
-        Log file, relative to the report.
-    stale : str
-        Empty, or why the output is out of date, for example ``"older than its configuration"``.
-    cites : sequence of str
-        The stage's CITES: keys of ``spec/references.yml``.
-    """
-
-    name: str
-    version: int | str = ""
-    status: str = "done"
-    runtime_s: float | None = None
-    peak_memory_mb: float | None = None
-    config_hash: str = ""
-    inputs_hash: str = ""
-    command: str = ""
-    log_path: str = ""
-    stale: str = ""
-    cites: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
-class StageError:
-    """Why a stage failed.
-
-    Parameters
-    ----------
-    stage : str
-        Stage name.
-    message : str
-        What it raised, as a person should read it (several lines are kept).
-    log_path : str
-        Log file, relative to the report.
-    log_tail : str
-        Last lines of that log.
-    """
-
-    stage: str
-    message: str
-    log_path: str = ""
-    log_tail: str = ""
-
-
 @dataclass(frozen=True, eq=False)
 class SubjectReport:
     """Everything `assemble_subject` needs.
@@ -280,6 +184,8 @@ class SubjectReport:
         Wall time; default the sum over `stages`.
     exclusions : sequence of Exclusion
         Units, trials and files left out, and why.
+    scans : ScanQuality, optional
+        Quality of the scans that the responses come from; None for prepared responses.
     responses : Responses, optional
     fits : sequence of BlockFit
         One a decoder and feature block.
@@ -289,6 +195,9 @@ class SubjectReport:
         All rows of ``metrics.tsv``; empty in an unscored run.
     unscored : str
         Empty, or why there are no scores, for example ``"the test images are absent"``.
+    without_pictures : bool
+        The dataset has no pictures, only names of stimuli or categories: nothing could be
+        reconstructed, and the page has no section about it.
     headline_label, headline_metric : str
         Row the verdict speaks of; default: the last method of the pipeline that ran, in the first
         of twoway_clip, any twoway, pixcorr. Never chosen by its score.
@@ -314,11 +223,13 @@ class SubjectReport:
     config_hash: str = ""
     runtime_s: float | None = None
     exclusions: Sequence[Exclusion] = ()
+    scans: ScanQuality | None = None
     responses: Responses | None = None
     fits: Sequence[BlockFit] = ()
     gallery: Gallery | None = None
     metrics: Sequence[Row] = ()
     unscored: str = ""
+    without_pictures: bool = False
     headline_label: str = ""
     headline_metric: str = ""
     audit: Audit | None = None
@@ -339,11 +250,14 @@ class GroupSubject:
     href : str
         Relative link to its report.
     status : str
-        ``"done"``, ``"unscored"`` or ``"failed"``.
+        ``"done"``, ``"unscored"``, ``"responses only"`` (the dataset has no pictures) or
+        ``"failed"``.
     stage, message : str
         Where and why it failed.
     n_units, n_train_trials, n_test_stimuli : int, optional
     runtime_s : float, optional
+    warnings : sequence of str
+        What to look at before its numbers are used.
     """
 
     subject: str
@@ -355,6 +269,7 @@ class GroupSubject:
     n_train_trials: int | None = None
     n_test_stimuli: int | None = None
     runtime_s: float | None = None
+    warnings: Sequence[str] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -391,144 +306,3 @@ class GroupReport:
     config_hash: str = ""
     headline_metric: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
-
-
-# ---- what the templates lay out ------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One plot before it is drawn: heading, alternative text, and the function that draws it."""
-
-    title: str
-    alt: str
-    draw: Callable[[Theme], bytes]
-
-
-@dataclass(frozen=True)
-class Image:
-    """A picture inside the page.
-
-    Parameters
-    ----------
-    alt : str
-        Says what is seen, for people who do not see it.
-    data_uri : str
-        ``data:image/...;base64,...``.
-    data_uri_dark : str
-        The same plot for dark screens, or empty.
-    title : str
-        Heading above it, or empty.
-    width, height : int
-        Size in CSS px; 0 lets the style sheet choose.
-    """
-
-    alt: str
-    data_uri: str
-    data_uri_dark: str = ""
-    title: str = ""
-    width: int = 0
-    height: int = 0
-
-
-@dataclass(frozen=True)
-class Figure:
-    """Numbered plots with a caption that says what good and bad look like."""
-
-    id: str
-    number: int
-    caption: str
-    images: tuple[Image, ...]
-    good: str = ""
-    bad: str = ""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One table cell: text, the number it sorts by, a style class, a link and a second line."""
-
-    text: str
-    sort: float | str | None = None
-    kind: str = ""
-    href: str = ""
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Column:
-    """One table column: heading, help shown on hover, and whether it holds numbers."""
-
-    title: str
-    help: str = ""
-    numeric: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table that scrolls inside its box; `sortable` ones sort by a click on a heading.
-
-    `notes` are numbered below the table.
-    """
-
-    caption: str
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    sortable: bool = False
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class GalleryRow:
-    """One stimulus of the gallery: why it is shown, its score, and a picture a column."""
-
-    stimulus: str
-    reason: str
-    score: str
-    images: tuple[Image, ...]
-
-
-@dataclass(frozen=True)
-class GalleryView:
-    """The chosen rows of a `Gallery`, with headings."""
-
-    columns: tuple[str, ...]
-    rows: tuple[GalleryRow, ...]
-    n_images: int
-    note: str
-    pixelated: bool
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the verdict: a question, a short answer, and the numbers behind it.
-
-    `state` is ``yes``, ``partly``, ``no`` or ``unknown``.
-    """
-
-    question: str
-    state: str
-    answer: str
-    detail: str
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the first screen says: one sentence, findings, and warnings that come before them."""
-
-    sentence: str
-    state: str
-    basis: str
-    findings: tuple[Finding, ...] = ()
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Section:
-    """A section of the page: the question it answers, its figures, and what its template needs."""
-
-    id: str
-    title: str
-    question: str
-    template: str
-    figures: tuple[Figure, ...] = ()
-    body: Mapping[str, Any] = field(default_factory=dict)

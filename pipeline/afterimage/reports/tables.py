@@ -15,16 +15,10 @@ from afterimage.reports.labels import (
     metric_order,
     p_text,
 )
-from afterimage.reports.model import (
-    Cell,
-    Column,
-    ConfigChange,
-    GroupReport,
-    Row,
-    StageRun,
-    SubjectReport,
-    Table,
-)
+from afterimage.reports.model import GroupReport, Row, SubjectReport
+from afterimage.reports.page import Cell, Column, Table
+from afterimage.reports.provenance import ConfigChange, StageRun
+from afterimage.reports.scans import ScanQuality
 
 GLANCE_METRICS = ("pixcorr", "mse", "ssim", "twoway_clip", "twoway_pixels", "retrieval_top1_clip")
 MAX_GROUP_ROWS = 4000
@@ -269,3 +263,41 @@ def group_score_table(report: GroupReport) -> tuple[Table, int]:
         body.append(tuple(line))
     caption = "Scores by subject and row" + (" (95 % interval below)" if with_interval else "")
     return Table(caption, tuple(columns), tuple(body), True), n_all - len(body)
+
+
+def run_table(scans: ScanQuality) -> Table:
+    """Tabulate the runs: length, motion, censored volumes, signal-to-noise, what was noted."""
+    import numpy as np
+
+    columns = (
+        Column("Run"),
+        Column("No.", "place in the order of scanning", numeric=True),
+        Column("Volumes", numeric=True),
+        Column("TR", "repetition time", numeric=True),
+        Column("Mean FD", "mean framewise displacement", numeric=True),
+        Column("Largest FD", numeric=True),
+        Column("Censored", "volumes that take no part in any fit", numeric=True),
+        Column("Median tSNR", "over the brain mask", numeric=True),
+    )
+    body = []
+    for number, run in enumerate(scans.runs, start=1):
+        known = run.framewise_displacement[np.isfinite(run.framewise_displacement)]
+        largest = float(known.max()) if known.size else float("nan")
+        share = run.censored_share
+        body.append(
+            (
+                Cell(run.name),
+                number_cell(str(number), number),
+                number_cell(str(run.n_volumes), run.n_volumes),
+                number_cell(f"{run.t_r_s:.3g} s", run.t_r_s),
+                number_cell(_measured(run.mean_fd_mm, "{:.3f} mm"), run.mean_fd_mm, "strong"),
+                number_cell(_measured(largest, "{:.2f} mm"), largest),
+                number_cell(f"{run.n_censored} ({100 * share:.0f} %)", run.n_censored),
+                number_cell(_measured(run.median_tsnr, "{:.1f}"), run.median_tsnr),
+            )
+        )
+    return Table("Runs in the order of scanning", columns, tuple(body), sortable=True)
+
+
+def _measured(value: float, form: str) -> str:
+    return "–" if value != value else form.format(value)

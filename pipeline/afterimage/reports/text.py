@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from afterimage.reports.labels import method_of
-from afterimage.reports.model import GroupReport, StageRun, SubjectReport
+from afterimage.reports.model import GroupReport, SubjectReport
+from afterimage.reports.provenance import StageRun
+from afterimage.reports.scans import ScanQuality
 
 _CITATION = re.compile(r"\[([^\]]*@[^\]]*)\]")
 
@@ -117,8 +119,28 @@ def subject_tags(report: SubjectReport) -> set[str]:
         tags.add("decoded")
     if report.audit is not None:
         tags.add("audit")
+    tags |= _scan_tags(report.scans)
+    if report.without_pictures:
+        tags.add("without_pictures")
+    if subject_facts(report).get("n_test_trials") == 0:
+        tags.add("without_test")
     if not report.metrics and report.gallery is not None and report.gallery.seen is None:
         tags.add("unscored")
+    return tags
+
+
+def _scan_tags(scans: ScanQuality | None) -> set[str]:
+    if scans is None or not scans.runs:
+        return set()
+    tags = {"scans", f"source:{scans.source}"}
+    notes = " ".join(note for run in scans.runs for note in run.notes).lower()
+    if any(run.n_censored for run in scans.runs):
+        tags.add("censored")
+    if not any(words in notes for words in ("slices are not known", "slice timing was not")):
+        tags.add("slice_timing")
+    if (quality := scans.responses) is not None:
+        tags.add(f"estimator:{quality.estimator}")
+        tags |= {f"map:{name}" for name in quality.maps}
     return tags
 
 
@@ -145,6 +167,10 @@ def subject_facts(report: SubjectReport) -> dict[str, Any]:
             for name in ("train", "test"):
                 facts[f"n_{name}_trials"] = int((split == name).sum())
                 facts[f"n_{name}_stimuli"] = len(np.unique(stimulus[split == name]))
+    if report.scans is not None and report.scans.runs:
+        runs = report.scans.runs
+        facts |= {"n_runs": len(runs), "n_volumes": sum(run.n_volumes for run in runs)}
+        facts["n_censored"] = sum(run.n_censored for run in runs)
     return facts | dict(report.facts)
 
 

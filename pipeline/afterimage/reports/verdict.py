@@ -20,7 +20,9 @@ from afterimage.reports.labels import (
     metric_order,
     pipeline_rank,
 )
-from afterimage.reports.model import Finding, Row, SubjectReport, Verdict
+from afterimage.reports.model import Row, SubjectReport
+from afterimage.reports.page import Finding, Verdict
+from afterimage.reports.scan_words import response_findings, scan_warnings
 
 
 def headline(report: SubjectReport) -> Row | None:
@@ -42,7 +44,7 @@ def judge(report: SubjectReport) -> Verdict:
     """Write the verdict of one subject."""
     warnings = tuple(_warnings(report))
     failed = [run.name for run in report.stages if run.status == "failed"]
-    failed = failed or [error.stage for error in report.errors]
+    failed = failed or [error.stage for error in report.errors if not error.partial]
     row = headline(report)
     if row is None and failed:
         return Verdict(
@@ -50,6 +52,15 @@ def judge(report: SubjectReport) -> Verdict:
             "no",
             _failure(report),
             warnings=warnings,
+        )
+    if row is None and report.without_pictures:
+        return Verdict(
+            "This dataset has no pictures, so nothing was reconstructed.",
+            "partly" if warnings else "unknown",
+            "The scans and the responses to each trial are described below; they can be decoded "
+            "by category from the file of trials.",
+            tuple(response_findings(report)),
+            warnings,
         )
     if row is None:
         why = f" ({report.unscored})" if report.unscored else ""
@@ -237,6 +248,7 @@ def _warnings(report: SubjectReport) -> list[str]:
             warnings.append(
                 f"Stale: the output of {run.name} is {run.stale}. Run again before use."
             )
+    warnings += scan_warnings(report.scans)
     if report.audit is None:
         return warnings
     for check in report.audit.leak_linter:

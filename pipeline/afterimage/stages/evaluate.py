@@ -58,7 +58,7 @@ class Inputs:
 
     trials: Path
     split: Path
-    stimuli_table: Path
+    dataset: Path
     features: Path
     test_features: Path
     models: tuple[Path, ...]
@@ -94,7 +94,7 @@ def run(
     rows: list[dict[str, Any]] = []
     per_image: list[dict[str, Any]] = []
     oracle: dict[str, Any] | None = None
-    folder = inputs.stimuli_table.parent / "stimuli"
+    folder = inputs.dataset.parent / "stimuli"
     files = {row["stimulus_id"]: row["file"] for row in read_tsv(inputs.split)}
     if len(test_ids):
         pictures = [read_image(folder / files[name]) for name in test_ids]

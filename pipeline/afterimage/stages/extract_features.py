@@ -62,10 +62,10 @@ class Config(StageConfig):
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the stage reads; pictures lie in ``stimuli/`` beside the table of stimuli."""
+    """What the stage reads; ``dataset`` is a file beside the folder ``stimuli/`` of the pictures."""
 
     split: Path
-    stimuli_table: Path
+    dataset: Path
     generator: Path | None = None
 
 
@@ -84,7 +84,7 @@ def run(
     Pictures of the training split must be there. Pictures of the test split may be absent: those
     are left out, and the reconstructions of their trials stay unscored.
     """
-    folder = inputs.stimuli_table.parent / "stimuli"
+    folder = inputs.dataset.parent / "stimuli"
     rows = [row for row in read_tsv(inputs.split) if row["split"] == config.split]
     if config.split == "test":
         rows = [row for row in rows if (folder / row["file"]).is_file()]

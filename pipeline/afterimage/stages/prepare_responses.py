@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,19 +14,20 @@ from afterimage.bids.names import unit_of
 from afterimage.errors import InputError
 from afterimage.io.arrays import open_npy
 from afterimage.io.atomic import write_json
-from afterimage.io.tables import Row, read_json, read_tsv, write_tsv
+from afterimage.io.tables import Row, read_json, read_tsv
 from afterimage.io.trials import write_trials
-from afterimage.preprocess.responses import (
-    noise_ceiling,
-    repeat_index,
-    scan_responses,
-    seeded_split,
-)
+from afterimage.preprocess.responses import noise_ceiling, scan_responses
 from afterimage.settings import StageConfig
+from afterimage.stages.stimuli import (
+    assign_split,
+    count_splits,
+    read_stimuli,
+    trial_coordinates,
+    write_split,
+)
 
 VERSION = 1
 CITES = ("allen2022",)
-SPLITS = ("train", "val", "test")
 #: Trials are read this many at a time.
 CHUNK = 256
 
@@ -74,8 +72,17 @@ def run(
     trials = read_tsv(inputs.trials, required=("stimulus_id",))
     responses = open_npy(inputs.responses)
     _check_shape(responses, trials, inputs, subject)
-    stimuli = _read_stimuli(inputs, trials, subject)
-    split = _assign_split(trials, stimuli, inputs, config, subject)
+    folder, where = inputs.stimuli_table.parent / "stimuli", f"{subject}, {inputs.trials}"
+    stimuli = read_stimuli(inputs.stimuli_table, folder, trials, where)
+    split = assign_split(
+        trials,
+        stimuli,
+        (row["stimulus_id"] for row in read_tsv(inputs.stimuli_table)),
+        (where, str(inputs.stimuli_table)),
+        test_fraction=config.test_fraction,
+        min_training_trials=config.min_training_trials,
+        random_state=config.random_state or 0,
+    )
 
     def chunks() -> Iterator[np.ndarray]:
         for start in range(0, len(responses), CHUNK):
@@ -107,7 +114,7 @@ def run(
     write_trials(
         outputs.trials,
         (np.asarray(chunk, dtype=np.float32)[:, scan.usable] for chunk in chunks()),
-        _trial_coordinates(trials, ids, splits, subject),
+        trial_coordinates(trials, splits, subject),
         units,
         _times(responses, sidecar, inputs, subject),
         {
@@ -116,17 +123,7 @@ def run(
             "position_units": str(sidecar.get("position_units", "mm")),
         },
     )
-    used = [row for row in stimuli.values() if row["stimulus_id"] in split]
-    rows: list[dict[str, Any]] = [
-        {
-            **row,
-            "split": split[row["stimulus_id"]],
-            "n_trials": int((ids == row["stimulus_id"]).sum()),
-        }
-        for row in used
-    ]
-    extra = [name for name in rows[0] if name not in ("stimulus_id", "file", "split", "n_trials")]
-    write_tsv(outputs.split, rows, ["stimulus_id", "file", "split", "n_trials", *extra])
+    write_split(outputs.split, stimuli, split, ids)
     write_json(outputs.quality, _quality(responses, scan, ceiling, splits, ids, sidecar))
 
 
@@ -153,104 +150,6 @@ def _check_shape(responses: np.ndarray, trials: list[Row], inputs: Inputs, subje
             found=f"shape {responses.shape}", expected="at least one unit",
             fix="export the responses again",
         )  # fmt: skip
-
-
-def _read_stimuli(inputs: Inputs, trials: list[Row], subject: str) -> dict[str, Row]:
-    """Return the rows of stimuli.tsv that the trials use, checked; keyed by stimulus id."""
-    table = read_tsv(inputs.stimuli_table, required=("stimulus_id", "file"))
-    counts = Counter(row["stimulus_id"] for row in table)
-    known = {row["stimulus_id"]: row for row in table}
-    folder = inputs.stimuli_table.parent / "stimuli"
-    used: dict[str, Row] = {}
-    for number, trial in enumerate(trials, start=2):
-        name = trial["stimulus_id"]
-        where = f"{subject}, {inputs.trials}, line {number}"
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            raise InputError(
-                "a trial shows a stimulus that is not in the table of stimuli",
-                where=where,
-                found=name,
-                expected=f"a stimulus_id of {inputs.stimuli_table}"
-                + (f"; the nearest is {near[0]}" if near else ""),
-                fix="add it to stimuli.tsv, or correct the id",
-            )
-        if counts[name] > 1:
-            raise InputError(
-                "a stimulus_id stands twice in the table of stimuli",
-                where=f"{inputs.stimuli_table} (used by {where})",
-                found=f"{counts[name]} rows with {name}",
-                expected="each stimulus_id once",
-                fix="give every picture its own id",
-            )
-        if name not in used:
-            _check_path(known[name]["file"], folder, inputs.stimuli_table)
-            used[name] = known[name]
-    return {row["stimulus_id"]: row for row in table if row["stimulus_id"] in used}
-
-
-def _check_path(file: str, folder: Path, table: Path) -> None:
-    path = Path(file)
-    climbs = path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", file)
-    # Links inside the dataset are fine (git-annex keeps every picture behind one).
-    homes = (folder.resolve(), table.resolve().parent)
-    if climbs or not any((folder / path).resolve().is_relative_to(home) for home in homes):
-        raise InputError(
-            "the path of a stimulus leads out of the dataset",
-            where=str(table),
-            found=file,
-            expected="a path below stimuli/, without '..' and links that lead elsewhere",
-            fix="copy the picture into stimuli/",
-        )
-
-
-def _assign_split(
-    trials: list[Row], stimuli: dict[str, Row], inputs: Inputs, config: Config, subject: str
-) -> dict[str, str]:
-    """Give each stimulus its split: trials.tsv first, then stimuli.tsv, else a seeded one."""
-    split: dict[str, str] = {}
-    by_trial = "split" in trials[0]
-    by_stimulus = any(row.get("split", "n/a") != "n/a" for row in stimuli.values())
-    if by_trial or by_stimulus:
-        for number, trial in enumerate(trials, start=2):
-            name = trial["stimulus_id"]
-            value = trial.get("split", "n/a")
-            table = inputs.trials if value != "n/a" else inputs.stimuli_table
-            value = value if value != "n/a" else stimuli[name].get("split", "n/a")
-            if value not in SPLITS:
-                raise InputError(
-                    "a stimulus has no known split", where=f"{subject}, {table}, {name}",
-                    found=value, expected=", ".join(SPLITS),
-                    fix="fill the column, or remove it to get a seeded split",
-                )  # fmt: skip
-            if split.setdefault(name, value) != value:
-                raise InputError(
-                    "a stimulus is in two splits",
-                    where=f"{subject}, {inputs.trials}, line {number}",
-                    found=f"{name} is {split[name]} in an earlier trial and {value} here",
-                    expected="all repeats of a stimulus in one split",
-                    fix="correct the column 'split'; a stimulus seen in training cannot be a test",
-                )
-    else:
-        everything = [
-            row["stimulus_id"] for row in read_tsv(inputs.stimuli_table, required=("stimulus_id",))
-        ]
-        if len(set(everything)) > 1:
-            seeded = seeded_split(everything, config.test_fraction, config.random_state or 0)
-            split = {name: seeded[name] for name in stimuli}
-        else:
-            split = dict.fromkeys(stimuli, "train")
-    for needed, minimum in (("train", config.min_training_trials), ("test", 1)):
-        n_trials = sum(split[trial["stimulus_id"]] == needed for trial in trials)
-        if n_trials < minimum:
-            raise InputError(
-                f"a subject has too few {needed} trials",
-                where=f"{subject}, {inputs.trials}",
-                found=f"{n_trials} of {len(trials)} trials",
-                expected=f"at least {minimum}",
-                fix="check the split; prepare_responses.min_training_trials sets the minimum",
-            )
-    return split
 
 
 def _ceiling(
@@ -306,20 +205,6 @@ def _positions(table: list[Row], axis: str, inputs: Inputs, subject: str) -> np.
     return values
 
 
-def _trial_coordinates(
-    trials: list[Row], ids: np.ndarray, splits: np.ndarray, subject: str
-) -> dict[str, np.ndarray]:
-    coordinates = {
-        "stimulus": ids,
-        "subject": np.full(len(ids), subject.removeprefix("sub-")),
-        "split": splits,
-        "repeat": repeat_index(ids),
-    }
-    for name in ("session", "run"):
-        coordinates[name] = np.array([row.get(name, "n/a") for row in trials])
-    return coordinates
-
-
 def _times(
     responses: np.ndarray, sidecar: dict[str, Any], inputs: Inputs, subject: str
 ) -> np.ndarray | None:
@@ -355,7 +240,6 @@ def _quality(
         "units_never_finite": np.flatnonzero(scan.never_finite).tolist(),
         "n_times": int(responses.shape[2]) if responses.ndim == 3 else None,
         "response_units": str(sidecar.get("units", "arbitrary")),
-        "n_trials": {name: int((splits == name).sum()) for name in SPLITS},
-        "n_stimuli": {name: len(np.unique(ids[splits == name])) for name in SPLITS},
+        **count_splits(splits, ids),
         "ceiling_median": float(np.median(finite)) if len(finite) else None,
     }

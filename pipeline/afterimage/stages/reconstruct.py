@@ -60,7 +60,7 @@ class Inputs:
     predictions: Path
     features: Path
     split: Path
-    stimuli_table: Path
+    dataset: Path
     generator: Path | None = None
 
 
@@ -78,7 +78,7 @@ def run(
     """Reconstruct every prediction with every method; write the stack, PNG files, a manifest."""
     names, training = read_blocks(inputs.features)
     files = {row["stimulus_id"]: row["file"] for row in read_tsv(inputs.split)}
-    folder = inputs.stimuli_table.parent / "stimuli"
+    folder = inputs.dataset.parent / "stimuli"
     embed = _embedders(inputs.features, inputs.generator, device)
     sources = groups_of(inputs.predictions) or [""]
     decoder = entity(outputs.images, "desc")

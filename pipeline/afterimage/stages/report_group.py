@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-from afterimage.bids.index import read_units
 from afterimage.bids.names import derivative_root
 from afterimage.evaluation.metrics import COLUMNS
 from afterimage.io.atomic import write_text
 from afterimage.io.tables import Row, read_json, read_tsv, write_tsv
 from afterimage.reports import model
+from afterimage.reports.provenance import ConfigChange, StageError, StageRun
+from afterimage.reports.scan_words import onset_warning
+from afterimage.reports.scans import ResponseQuality
 from afterimage.settings import StageConfig
-from afterimage.stages import report_subject
+from afterimage.stages import report_stages
 
-VERSION = 1
+VERSION = 2
 CITES = ("molder2021", "gorgolewski2016")
 
 
@@ -38,9 +40,10 @@ class Config(StageConfig):
 
 @dataclass(frozen=True)
 class Inputs:
-    """What must be there: the scores of the subjects that ran."""
+    """What must be there: the trials of the subjects that ran, and scores where there are pictures."""
 
-    metrics: tuple[Path, ...]
+    trials: tuple[Path, ...]
+    metrics: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,37 +67,43 @@ def build(root: Path, config: Config) -> str:
     """Return the HTML of the group report from what lies in the output dataset."""
     from afterimage.reports.assemble import assemble_group
 
-    units = root / "code" / "units.tsv"
-    labels = [row["subject"] for row in read_units(units)] if units.is_file() else []
-    subjects = [_subject(root, label, config.sections) for label in labels]
+    units: dict[str, list[Row]] = {}  # scans have a row a run
+    for row in report_stages.read_rows(root):
+        units.setdefault(row["subject"], []).append(row)
+    labels = list(units)
+    subjects = [_subject(root, label, rows, config.sections) for label, rows in units.items()]
     metrics = [
         path
         for label in labels
         if (path := root / f"sub-{label}" / "evaluation" / f"sub-{label}_metrics.tsv").is_file()
     ]
-    for error in report_subject.stage_errors(root, "group"):
+    for error in report_stages.stage_errors(root, "group"):
         subjects.append(
             model.GroupSubject(
                 "dataset", status="failed", stage=error.stage, message=error.message
             )
         )
-    bids_dir = report_subject.dataset_of(root)
+    bids_dir = report_stages.dataset_of(root)
+    links = {
+        link[0]: link[1]
+        for label, rows in units.items()
+        for link in report_stages.chain(root / f"sub-{label}", rows, config.sections)
+    }
     return assemble_group(
         model.GroupReport(
             subjects=subjects,
             metrics=_rows(metrics),
             leak_linter=[*_linter(root, labels), *_across_subjects(root, labels)],
             stages=[
-                model.StageRun(stage, module.VERSION, cites=module.CITES)
-                for stage, module, _ in report_subject.CHAIN
-                if stage != "train_generator" or config.sections.get(stage, {}).get("enabled")
+                StageRun(stage, module.VERSION, cites=module.CITES)
+                for stage, module in links.items()
             ],
-            dataset=report_subject.dataset_name(bids_dir),
-            versions=report_subject.versions(),
+            dataset=report_stages.dataset_name(bids_dir),
+            versions=report_stages.versions(scans="clean_bold" in links),
             command="afterimage BIDS_DIR OUT_DIR participant",
-            config_changes=[model.ConfigChange(*map(str, change)) for change in config.changes],
+            config_changes=[ConfigChange(*map(str, change)) for change in config.changes],
             headline_metric=config.headline_metric,
-            facts=report_subject.facts(config.sections),
+            facts=report_stages.facts(config.sections),
         )
     )
 
@@ -103,27 +112,49 @@ def _rows(paths: Iterable[Path]) -> list[Row]:
     return [row for path in paths for row in read_tsv(path, required=COLUMNS)]
 
 
-def _subject(root: Path, label: str, sections: dict[str, Any]) -> model.GroupSubject:
+def _subject(
+    root: Path, label: str, rows: Sequence[Row], sections: dict[str, Any]
+) -> model.GroupSubject:
     name = f"sub-{label}"
     folder = root / name
-    errors = report_subject.stage_errors(root, name)
-    runs = report_subject.stage_runs(folder, name, sections, errors)
+    errors = report_stages.stage_errors(root, name, rows)
+    fatal = [error for error in errors if not error.partial]
+    runs = report_stages.stage_runs(root, name, rows, sections, errors)
     quality_file = folder / f"{name}_quality.json"
     quality = read_json(quality_file) if quality_file.is_file() else None
     audit_file = folder / "evaluation" / f"{name}_audit.json"
     scored = audit_file.is_file() and bool(read_json(audit_file).get("n_test_pictures"))
+    trials = folder / f"{name}_trials.nc"
     times = [run.runtime_s for run in runs if run.runtime_s is not None]
     return model.GroupSubject(
         subject=label,
         href=f"{name}.html",
-        status="failed" if errors else ("done" if scored else "unscored"),
-        stage=errors[0].stage if errors else "",
-        message=errors[0].message if errors else "",
+        status=_status(fatal, rows, scored=scored, responses=trials.is_file()),
+        stage=fatal[0].stage if fatal else "",
+        message=fatal[0].message if fatal else "",
+        warnings=_warnings(quality),
         n_units=quality["n_units_kept"] if quality else None,
-        n_train_trials=quality["n_trials"]["train"] if quality else None,
-        n_test_stimuli=quality["n_stimuli"]["test"] if quality else None,
+        n_train_trials=quality["n_trials"].get("train", 0) if quality else None,
+        n_test_stimuli=quality["n_stimuli"].get("test", 0) if quality else None,
         runtime_s=sum(times) if times else None,
     )
+
+
+def _status(
+    fatal: Sequence[StageError], rows: Sequence[Row], *, scored: bool, responses: bool
+) -> str:
+    if fatal:
+        return "failed"
+    if scored:
+        return "done"
+    return "responses only" if responses and not report_stages.has_pictures(rows) else "unscored"
+
+
+def _warnings(quality: dict[str, Any] | None) -> list[str]:
+    """Repeat what the subject's report warns of before anything else."""
+    best = (quality or {}).get("best_onset_shift_s")
+    warning = onset_warning(ResponseQuality(best_onset_shift_s=best))
+    return [warning] if warning else []
 
 
 def _linter(root: Path, labels: list[str]) -> list[dict[str, Any]]:

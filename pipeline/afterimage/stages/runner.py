@@ -28,6 +28,11 @@ from afterimage.io.atomic import write_json
 #: Every stage, in the order of the data.
 STAGES = (
     "simulate_responses",
+    "simulate_bold",
+    "import_dataset",
+    "reference_bold",
+    "clean_bold",
+    "fit_responses",
     "prepare_responses",
     "train_generator",
     "extract_features",
@@ -37,6 +42,9 @@ STAGES = (
     "report_subject",
     "report_group",
 )
+
+#: Stages that make a dataset to run on: commands of their own start them, not the workflow.
+WITHOUT_RULE = ("simulate_responses", "simulate_bold", "import_dataset")
 
 #: What is said of a job whose process ended before it could say anything itself.
 KILLED = str(
@@ -225,6 +233,33 @@ def running_path(record: Path) -> Path:
     return record.parent.parent / "running" / record.name
 
 
+def skipped_path(record: Path) -> Path:
+    """Return where a job notes that it left out bad input and went on."""
+    return record.with_name(f"{record.stem}_skipped.json")
+
+
+def record_skipped(name: str, output: Path, error: AfterimageError) -> None:
+    """Record that a stage left out bad input and went on without it.
+
+    The record has the form of an error's, so that the run's summary, its exit code and the report
+    of the subject say what was left out.
+
+    Parameters
+    ----------
+    name : str
+        The stage.
+    output : Path
+        Its first output.
+    error : AfterimageError
+        What was wrong with the input.
+    """
+    record = error_record_path(name, {"": [str(output)]})
+    if record:
+        words = {"stage": name, "unit": unit_of(output), "message": str(error)}
+        write_json(skipped_path(record), words | {"exit_code": error.exit_code})
+    log.warning("%s", error)
+
+
 def guarded_run(
     name: str,
     inputs: Mapping[str, Sequence[str]],
@@ -247,6 +282,7 @@ def guarded_run(
     entry = {"stage": name, "unit": unit_of(Path(first))}
     try:
         if record:
+            skipped_path(record).unlink(missing_ok=True)
             write_json(running_path(record), entry | {"exit_code": 1, "message": KILLED})
         run_stage(name, inputs, outputs, params, threads=threads, device=device)
     except AfterimageError as error:

@@ -43,7 +43,7 @@ class Inputs:
     """What the stage reads: training pictures."""
 
     split: Path
-    stimuli_table: Path
+    dataset: Path
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def run(
     from afterimage.training.generative import fit_autoencoder, fit_denoiser
     from afterimage.training.loop import LoopSettings
 
-    folder = inputs.stimuli_table.parent / "stimuli"
+    folder = inputs.dataset.parent / "stimuli"
     rows = [row for row in read_tsv(inputs.split) if row["split"] == "train"]
     pictures = [read_image(folder / row["file"]) for row in rows]
     pixels = resize_images(pictures, config.size_px, config.size_px)

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from afterimage.reports.figures import decoding, dots, group, responses
-from afterimage.reports.model import GroupReport, Panel, SubjectReport
+from afterimage.reports.figures import decoding, dots, estimates, group, responses, scans
+from afterimage.reports.model import GroupReport, SubjectReport
+from afterimage.reports.page import Panel
 
 SUBJECT_FIGURES: Mapping[str, Callable[[SubjectReport], list[Panel]]] = {
+    "scan_overview": scans.overview_panels,
+    "scan_carpets": scans.carpet_panels,
+    "scan_more_carpets": scans.more_carpet_panels,
+    "scan_motion": scans.motion_panels,
+    "scan_tsnr": scans.tsnr_panels,
+    "scan_masks": scans.mask_panels,
+    "response_onsets": estimates.onset_panels,
+    "response_design": estimates.design_panels,
+    "response_hrf": estimates.hrf_panels,
+    "response_maps": estimates.map_panels,
     "response_spread": responses.spread_panels,
     "response_reliability": responses.reliability_panels,
     "decoding_fit": decoding.fit_panels,

@@ -10,7 +10,8 @@ from afterimage.reports.figures.dots import DotRow, draw_dots, rows_of
 from afterimage.reports.figures.responses import draw_histogram, histogram_range
 from afterimage.reports.figures.style import Theme, label_axes, new_axes, to_svg
 from afterimage.reports.labels import main_metrics, metric
-from afterimage.reports.model import Panel, SubjectReport
+from afterimage.reports.model import SubjectReport
+from afterimage.reports.page import Panel
 
 N_FREE_BINS = 20
 

@@ -17,7 +17,8 @@ from afterimage.reports.labels import (
     metric,
     metric_order,
 )
-from afterimage.reports.model import Panel, Row, SubjectReport
+from afterimage.reports.model import Row, SubjectReport
+from afterimage.reports.page import Panel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -17,7 +17,8 @@ from afterimage.reports.labels import (
     main_metrics,
     metric,
 )
-from afterimage.reports.model import GroupReport, Panel
+from afterimage.reports.model import GroupReport
+from afterimage.reports.page import Panel
 
 MAX_DOTS = 60
 

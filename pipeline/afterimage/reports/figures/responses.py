@@ -9,7 +9,8 @@ from itertools import pairwise
 import numpy as np
 
 from afterimage.reports.figures.style import Theme, label_axes, new_axes, to_svg
-from afterimage.reports.model import Panel, SubjectReport
+from afterimage.reports.model import SubjectReport
+from afterimage.reports.page import Panel
 
 N_DRAWN_UNITS = 240
 N_DRAWN_TRIALS = 400
@@ -100,7 +101,7 @@ def draw_histogram(
     axes.set_ylim(0, top)
     side = "left" if median < (low + high) / 2 else "right"
     axes.annotate(
-        f"median {median:.2f}".replace("-", "−"),
+        f"median {median:.{0 if abs(median) >= 20 else 2}f}".replace("-", "−"),
         (median, top),
         xytext=(5 if side == "left" else -5, -3),
         textcoords="offset points",

@@ -1,0 +1,161 @@
+"""The files of a dataset whose names are BIDS names, listed once, and which apply to which."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from afterimage.bids.entities import BidsName, parse_name
+
+IMAGES = (".nii.gz", ".nii")
+_EXTENSIONS = (*IMAGES, ".json", ".tsv")
+
+# Folders of a subject in a derivative dataset that hold no data.
+_NO_DATA = frozenset({"figures", "log", "logs", "surf", "xfm"})
+
+#: Values of ``space-`` that mean the grid of the raw BOLD images.
+RAW_SPACES = frozenset({"orig", "func", "bold", "boldref"})
+
+
+class BidsFile(NamedTuple):
+    """A file and its name taken apart."""
+
+    path: str
+    name: BidsName
+
+
+def list_folder(folder: str) -> tuple[list[os.DirEntry[str]], list[os.DirEntry[str]]]:
+    """Return the folders and the files of a folder by name; none where it does not exist.
+
+    What a link points to decides what it is; a link that leads nowhere is a file, as git-annex
+    leaves them where the content was not fetched.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+    except (FileNotFoundError, NotADirectoryError):
+        return [], []
+    folders: list[os.DirEntry[str]] = []
+    files: list[os.DirEntry[str]] = []
+    for entry in found:
+        (folders if entry.is_dir() else files).append(entry)
+    return folders, files
+
+
+def folder_files(folder: str) -> list[BidsFile]:
+    """Return the files of one folder whose names are BIDS names, by name."""
+    named = [(entry.path, parse_name(entry.name)) for entry in list_folder(folder)[1]]
+    return [BidsFile(path, name) for path, name in named if name is not None]
+
+
+def applicable(
+    levels: Iterable[Sequence[BidsFile]], target: BidsName, suffix: str
+) -> list[BidsFile]:
+    """Return the files that apply to a recording, from the root down.
+
+    A file applies where it has the suffix and all its entities are entities of the recording.
+    Where several files of one folder apply, the more general one comes first.
+
+    Parameters
+    ----------
+    levels : iterable of sequence of BidsFile
+        The files of the folders from the root of the dataset to that of the recording.
+    target : BidsName
+        Name of the recording.
+    suffix : str
+        Suffix of the files wanted: that of the recording for JSON files, ``events`` for events.
+
+    Returns
+    -------
+    list of BidsFile
+        Later ones are closer to the recording and win over earlier ones.
+    """
+    found: list[BidsFile] = []
+    for files in levels:
+        here = [
+            file for file in files if file.name.suffix == suffix and file.name.key <= target.key
+        ]
+        if len(here) > 1:
+            here.sort(key=lambda file: (len(file.name.key), file.path))
+        found += here
+    return found
+
+
+class SubjectFiles:
+    """The files of one subject in one dataset, listed once.
+
+    Parameters
+    ----------
+    root_files : sequence of BidsFile
+        Files at the root of the dataset, which may apply to all subjects.
+    root : str
+        Folder of the dataset.
+    subject : str
+        Label of the subject.
+    raw : bool
+        Whether only the folders of raw scans that are read are listed: ``func`` and ``anat``.
+    """
+
+    def __init__(
+        self, root_files: Sequence[BidsFile], root: str, subject: str, *, raw: bool = False
+    ) -> None:
+        self.folder = f"{root}/sub-{subject}"
+        self.unparsed: list[str] = []
+        self.links: set[str] = set()
+        self.datatypes: set[str] = set()
+        self._raw = raw
+        self._root = _by_kind(root_files)
+        self._folders: dict[str, dict[tuple[str, str], list[BidsFile]]] = {}
+        self._list(self.folder)
+
+    def _list(self, folder: str) -> None:
+        folders, entries = list_folder(folder)
+        files = []
+        for entry in entries:
+            if entry.name.endswith(_EXTENSIONS):
+                name = parse_name(entry.name)
+                if name is None:
+                    self.unparsed.append(entry.path)
+                else:
+                    files.append(BidsFile(entry.path, name))
+                    if entry.is_symlink():
+                        self.links.add(entry.path)
+        self._folders[folder] = _by_kind(files)
+        for inner in folders:
+            session = inner.name.startswith("ses-") and folder == self.folder
+            if self._raw and not session:
+                self.datatypes.add(inner.name)
+            if session or (
+                inner.name in ("func", "anat")
+                if self._raw
+                else inner.name not in _NO_DATA and not inner.name.startswith(".")
+            ):
+                self._list(inner.path)
+
+    def find(self, suffix: str, extensions: Iterable[str] = IMAGES) -> list[BidsFile]:
+        """Return the files with a suffix and one of the extensions, in the order of folders."""
+        kinds = [(suffix, extension) for extension in extensions]
+        return [
+            file for level in self._folders.values() for k in kinds for file in level.get(k, ())
+        ]
+
+    def applicable(
+        self, folder: str, target: BidsName, suffix: str, extension: str
+    ) -> list[BidsFile]:
+        """Return the files that apply to ``target`` in ``folder`` by inheritance, root first."""
+        kind = (suffix, extension)
+        levels = [self._root.get(kind, [])]
+        parts = folder[len(self.folder) :].split("/")
+        for depth in range(1, len(parts) + 1):
+            level = self._folders.get(self.folder + "/".join(parts[:depth]))
+            if level and kind in level:
+                levels.append(level[kind])
+        return applicable(levels, target, suffix)
+
+
+def _by_kind(files: Iterable[BidsFile]) -> dict[tuple[str, str], list[BidsFile]]:
+    kinds: dict[tuple[str, str], list[BidsFile]] = {}
+    for file in files:
+        kinds.setdefault((file.name.suffix, file.name.extension), []).append(file)
+    return kinds

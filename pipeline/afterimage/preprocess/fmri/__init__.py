@@ -1,0 +1,1 @@
+"""From cleaned BOLD series to one response a trial and voxel."""

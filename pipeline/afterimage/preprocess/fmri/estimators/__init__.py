@@ -1,0 +1,1 @@
+"""Estimators of single-trial responses, one a file."""

@@ -1,0 +1,164 @@
+"""What the report reads of pictures: the gallery, near duplicates and controls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from afterimage.bids.names import camel_case
+from afterimage.io.arrays import groups_of, open_dataset, read_blocks
+from afterimage.io.images import read_image
+from afterimage.io.tables import read_tsv
+from afterimage.reports import model
+from afterimage.reports.labels import METHOD_ORDER, method_of
+
+
+def _pictures(
+    split_file: Path, bids_dir: Path | None, ids: list[str]
+) -> dict[str, np.ndarray] | None:
+    """Read the pictures of these stimuli that are there; None where none is."""
+    if bids_dir is None:
+        return None
+    files = {row["stimulus_id"]: row["file"] for row in read_tsv(split_file)}
+    paths = {name: bids_dir / "stimuli" / files[name] for name in ids if name in files}
+    return {name: read_image(path) for name, path in paths.items() if path.is_file()} or None
+
+
+def _stacks(path: Path, source: str) -> tuple[list[str], dict[str, np.ndarray]]:
+    ids, _ = read_blocks(path, source, names=[])
+    with open_dataset(path, source) as dataset:
+        stacks = {
+            str(name): values.values.reshape(-1, *values.attrs["shape"])
+            for name, values in dataset.data_vars.items()
+        }
+    return list(ids), stacks
+
+
+def _method_rank(method: str) -> int:
+    """Place of a method in the pipeline; methods this version does not know come first."""
+    return METHOD_ORDER.index(method) if method in METHOD_ORDER else -1
+
+
+def gallery(folder: Path, name: str, bids_dir: Path | None, n_rows: int) -> model.Gallery | None:
+    """Collect the pictures of the test stimuli, one column a decoder and method.
+
+    Parameters
+    ----------
+    folder : Path
+        The subject's folder.
+    name : str
+        ``sub-01``.
+    bids_dir : Path or None
+        Dataset with the seen pictures.
+    n_rows : int
+        Rows drawn at random.
+    """
+    paths = sorted((folder / "recon").glob(f"{name}_desc-*_recon.nc"))
+    columns: dict[str, list[np.ndarray]] = {}
+    ids: list[str] = []
+    ordered = [path for path in paths if "desc-ceiling" not in path.name]
+    ordered += [path for path in paths if "desc-ceiling" in path.name]
+    seen: dict[str, np.ndarray] | None = None
+    for path in ordered:
+        source = "truth" if "desc-ceiling" in path.name else "brain"
+        if source not in groups_of(path):
+            continue
+        names, stacks = _stacks(path, source)
+        if not ids:
+            seen = _pictures(folder / f"{name}_split.tsv", bids_dir, names)
+            # Where only some test pictures are there, the gallery shows those.
+            ids = [key for key in names if key in seen] if seen else names
+        if not set(ids) <= set(names):
+            continue
+        rows = [names.index(key) for key in ids]
+        decoder = path.name.split("_desc-")[1].split("_")[0]
+        for method in sorted(stacks, key=_method_rank):
+            columns[camel_case(decoder, method)] = list(stacks[method][rows])
+    if not columns:
+        return None
+    score, metric, label = _gallery_score(folder, name, ids, columns)
+    return model.Gallery(
+        stimulus=ids,
+        columns=columns,
+        seen=[seen[key] for key in ids] if seen else None,
+        score=score,
+        score_metric=metric,
+        score_label=label,
+        n_random=n_rows,
+    )
+
+
+def _gallery_score(
+    folder: Path, name: str, ids: list[str], columns: dict[str, Any]
+) -> tuple[np.ndarray | None, str, str]:
+    """Return the score that defines the percentile rows: pixcorr of the last method shown."""
+    path = folder / "evaluation" / f"{name}_images.tsv"
+    labels = [label for label in columns if not label.startswith("ceiling")]
+    if not path.is_file() or not labels:
+        return None, "", ""
+    # Columns come decoder by decoder, methods in pipeline order: the last one of the first decoder.
+    label = labels[len({method_of(label) for label in labels}) - 1]
+    values = {
+        row["stimulus"]: row.get("pixcorr", "n/a")
+        for row in read_tsv(path, required=("stimulus", "label"))
+        if row["label"] == label
+    }
+    if not set(ids) <= set(values):
+        return None, "", ""
+    numbers = [np.nan if values[key] == "n/a" else float(values[key]) for key in ids]
+    return np.array(numbers), "pixcorr", label
+
+
+def audit_record(
+    folder: Path, name: str, audit: dict[str, Any] | None, bids_dir: Path | None
+) -> model.Audit | None:
+    """Put the audit of the evaluation together with pictures of what it speaks of."""
+    if not audit:
+        return None
+    found = audit.get("near_duplicates") or {"pairs": [], "threshold": None}
+    shown = found["pairs"][:12]
+    keys = [pair[side] for pair in shown for side in ("test", "train")]
+    pictures = _pictures(folder / f"{name}_split.tsv", bids_dir, keys) or {}
+    pairs = [
+        model.NearDuplicate(
+            pair["test"], pair["train"], pair["correlation"],
+            pictures.get(pair["test"]), pictures.get(pair["train"]),
+        )
+        for pair in found["pairs"]
+    ]  # fmt: skip
+    return model.Audit(
+        leak_linter=audit["leak_linter"],
+        near_duplicates=pairs,
+        near_duplicate_rule=f"correlation of grey thumbnails (16 and 32 px, also mirrored and "
+        f"shifted) of at least {found['threshold']}",
+        cluster_oracle=audit.get("cluster_oracle"),
+        gallery=_control_gallery(folder, name, bids_dir),
+    )
+
+
+def _control_gallery(folder: Path, name: str, bids_dir: Path | None) -> model.Gallery | None:
+    """Show what the same generator makes of a shuffled and of a mean brain."""
+    for path in sorted((folder / "recon").glob(f"{name}_desc-*_recon.nc")):
+        if not {"brain", "shuffled", "mean"} <= set(groups_of(path)):
+            continue
+        ids, brain = _stacks(path, "brain")
+        _, shuffled = _stacks(path, "shuffled")
+        _, mean = _stacks(path, "mean")
+        method = max(brain, key=_method_rank)
+        rows = range(min(len(ids), 64))
+        decoder = path.name.split("_desc-")[1].split("_")[0]
+        columns = {
+            camel_case(decoder, method): [brain[method][row] for row in rows],
+            camel_case("shuffled_brain", method): [shuffled[method][row] for row in rows],
+            camel_case("mean_brain", method): [mean[method][0] for _ in rows],
+        }
+        names = [ids[row] for row in rows]
+        seen = _pictures(folder / f"{name}_split.tsv", bids_dir, names)
+        complete = seen if seen and set(names) <= set(seen) else None
+        return model.Gallery(
+            stimulus=names, columns=columns, n_random=5,
+            seen=[complete[key] for key in names] if complete else None,
+        )  # fmt: skip
+    return None

@@ -1,0 +1,246 @@
+"""What the report reads of the run itself: stages, errors, costs, versions, the dataset's name."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from afterimage import __version__
+from afterimage.io.tables import Row, read_json, read_tsv
+from afterimage.reports.provenance import StageError, StageRun
+from afterimage.stages import (
+    clean_bold,
+    evaluate,
+    extract_features,
+    fit_responses,
+    prepare_responses,
+    reconstruct,
+    reference_bold,
+    train_decoder,
+    train_generator,
+)
+
+Link = tuple[str, ModuleType, str]
+#: How responses come about, by where they start: stage, its module, and a file that tells that it
+#: ran; of a netCDF file its sidecar, which also tells what made it.
+PREPARED: tuple[Link, ...] = (("prepare_responses", prepare_responses, "{s}_trials.json"),)
+SCANNED: tuple[Link, ...] = (
+    ("reference_bold", reference_bold, "{s}_desc-reference_boldref.nii.gz"),
+    ("clean_bold", clean_bold, "**/func/{s}*_desc-clean_series.json"),
+    ("fit_responses", fit_responses, "{s}_trials.json"),
+)
+#: What follows where there are pictures.
+PICTURED: tuple[Link, ...] = (
+    ("train_generator", train_generator, "generator/training.json"),
+    ("extract_features", extract_features, "features/{s}_split-train_features.json"),
+    ("train_decoder", train_decoder, "decoding/{s}_desc-{d}_predictions.json"),
+    ("reconstruct", reconstruct, "recon/{s}_desc-{d}_recon.json"),
+    ("evaluate", evaluate, "evaluation/{s}_audit.json"),
+)
+
+
+def read_rows(root: Path, subject: str | None = None) -> list[Row]:
+    """Return the rows of the table of units, of one subject or of all; none where it is absent."""
+    path = root / "code" / "units.tsv"
+    rows = read_tsv(path, required=("subject",)) if path.is_file() else []
+    return [row for row in rows if subject in (None, row["subject"])]
+
+
+def has_scans(folder: Path, rows: Sequence[Row]) -> bool:
+    """Say whether the responses of a subject come from scans, by its rows, else by its files."""
+    sources = {row.get("source", "n/a") for row in rows} - {"n/a"}
+    if sources:
+        return sources != {"prepared"}
+    return any(folder.glob("**/func/*_desc-bold_quality.nc"))
+
+
+def has_pictures(rows: Sequence[Row]) -> bool:
+    """Say whether any row has pictures; a table that does not tell is taken to have some."""
+    return not rows or any(row.get("stimuli", "yes") != "no" for row in rows)
+
+
+def chain(folder: Path, rows: Sequence[Row], sections: dict[str, Any]) -> list[Link]:
+    """Return the stages that a subject goes through before its report, in order."""
+    links = [*(SCANNED if has_scans(folder, rows) else PREPARED)]
+    links += PICTURED if has_pictures(rows) else ()
+    trained = sections.get("train_generator", {}).get("enabled")
+    return [link for link in links if link[0] != "train_generator" or trained]
+
+
+def stage_errors(root: Path, name: str, rows: Sequence[Row] = ()) -> list[StageError]:
+    """Read the recorded errors of one unit, with the end of each log.
+
+    An error is partial where the rest of the unit went on: a stage left out bad input, or some of
+    a subject's runs (``rows``) could not be used from the start.
+    """
+    usable = any(row.get("problem", "n/a") == "n/a" for row in rows)
+    errors = []
+    for path in sorted((root / "logs" / "errors").glob("*.json")):
+        record = read_json(path)
+        if record.get("unit") != name:
+            continue
+        stage = str(record.get("stage"))
+        # The log of a job is named like its outputs, without their suffix.
+        job = f"{path.stem.removeprefix(f'{stage}_')}_"
+        logs = [
+            log for log in (root / "logs" / stage).rglob("*.log") if job.startswith(f"{log.stem}_")
+        ]
+        logs = sorted(logs, key=lambda log: -len(log.stem))
+        tail = logs[0].read_text(encoding="utf-8", errors="replace")[-4000:] if logs else ""
+        link = logs[0].relative_to(root).as_posix() if logs else ""
+        partial = path.stem.endswith("_skipped") or (stage == "index" and usable)
+        errors.append(StageError(stage, str(record.get("message")), link, tail, partial))
+    return errors
+
+
+def stage_runs(
+    root: Path,
+    name: str,
+    rows: Sequence[Row],
+    sections: dict[str, Any],
+    errors: Sequence[StageError],
+) -> list[StageRun]:
+    """Say of every stage of a subject whether it ran, failed, was skipped, or is out of date.
+
+    Parameters
+    ----------
+    root : Path
+        The output dataset.
+    name : str
+        ``sub-01``.
+    rows : sequence of Row
+        Its rows of the table of units.
+    sections : dict
+        The configuration of the stages.
+    errors : sequence of StageError
+        Of this subject; partial ones leave their stage done.
+    """
+    decoders = list(sections.get("train_decoder", {}).get("decoders", {"ridge": {}}))
+    failed = {error.stage: error for error in errors if not error.partial}
+    runs = []
+    broken = "index" in failed
+    for stage, module, pattern in chain(root / name, rows, sections):
+        files = sorted((root / name).glob(pattern.format(s=name, d=decoders[0])))
+        sidecars = [read_json(file) for file in files if file.suffix == ".json"]
+        sidecar = sidecars[0] if sidecars else {}
+        status = "done" if files else "missing"
+        if stage in failed:
+            status, broken = "failed", True
+        elif broken:
+            status = "skipped"
+        seconds, peak_memory_mb = _cost(root / "logs" / "cost" / stage, name)
+        stale = (_stale(found, sections.get(stage), module.VERSION) for found in sidecars)
+        runs.append(
+            StageRun(
+                name=stage,
+                version=sidecar.get("StageVersion", module.VERSION),
+                status=status,
+                runtime_s=seconds,
+                peak_memory_mb=peak_memory_mb,
+                config_hash=str(sidecar.get("ConfigHash", "")),
+                log_path=failed[stage].log_path if stage in failed else "",
+                stale=next((text for text in stale if text), ""),
+                cites=module.CITES,
+            )
+        )
+    return runs
+
+
+def _stale(sidecar: dict[str, Any] | None, section: dict[str, Any] | None, version: int) -> str:
+    """Say why an output does not belong to the configuration, or return an empty string."""
+    if not sidecar or "Config" not in sidecar or not section:
+        return ""
+    if sidecar["StageVersion"] != version:
+        return f"made by version {sidecar['StageVersion']} of the stage, now {version}"
+    for key, value in sidecar["Config"].items():
+        if key in ("split", "stimuli_digest") or key not in section:
+            continue
+        wanted = section[key]
+        if isinstance(value, dict) and isinstance(wanted, dict):
+            wanted = {name: wanted.get(name) for name in value}
+        if value != wanted:
+            return f"made with another value of {key}"
+    return ""
+
+
+def _cost(folder: Path, name: str) -> tuple[float | None, float | None]:
+    """Return the seconds that the jobs of a stage and subject took, and their peak memory (MB)."""
+    costs = [read_json(path) for path in sorted(folder.glob(f"{name}[_.]*json"))]
+    if not costs:
+        return None, None
+    return sum(cost["seconds"] for cost in costs), max(cost["peak_memory_mb"] for cost in costs)
+
+
+def facts(sections: dict[str, Any]) -> dict[str, Any]:
+    """Return the numbers that the methods text quotes."""
+    known: dict[str, Any] = {}
+    evaluation = sections.get("evaluate", {})
+    known |= _scan_facts(sections)
+    known["n_bootstrap"] = evaluation.get("n_bootstraps")
+    known["n_permutations"] = evaluation.get("n_permutations")
+    known["n_clusters"] = evaluation.get("n_clusters")
+    for decoder in sections.get("train_decoder", {}).get("decoders", {}).values():
+        known["n_folds"] = decoder.get("n_folds")
+    for method in sections.get("reconstruct", {}).get("methods", {}).values():
+        if method.get("kind") == "latent_diffusion":
+            for key in ("guidance_scale", "strength", "n_steps"):
+                known[key] = method.get(key)
+            known["n_seeds"] = method.get("n_candidates")
+    return {key: value for key, value in known.items() if value is not None}
+
+
+def _scan_facts(sections: dict[str, Any]) -> dict[str, Any]:
+    """Return what the methods text says of the model of the scans."""
+    words = {
+        "motion": "the six motion parameters",
+        "motion_derivatives": "their derivatives",
+        "compcor": "CompCor components",
+        "global_signal": "the global signal",
+    }
+    section = sections.get("fit_responses", {})
+    used = [words[name] for name in section.get("nuisance", ()) if name in words]
+    nuisance = " and ".join(filter(None, [", ".join(used[:-1]), *used[-1:]]))
+    return {"nuisance": nuisance or None, "high_pass_hz": section.get("high_pass_hz") or None}
+
+
+def versions(*, scans: bool = False) -> dict[str, str]:
+    """Return the versions of the packages whose numbers the results rest on.
+
+    Parameters
+    ----------
+    scans : bool
+        Whether scans were read.
+    """
+    names = ["numpy", "scipy", "scikit-learn", "himalaya", "torch", "diffusers", "transformers"]
+    names += ["nibabel", "nilearn"] if scans else []
+    return {"afterimage": __version__} | {
+        name: importlib.metadata.version(name) for name in (*names, "snakemake")
+    }
+
+
+def dataset_of(root: Path) -> Path | None:
+    """Return the folder of the dataset that the output was made from, where it is still there."""
+    description = optional_json(root / "dataset_description.json") or {}
+    uri = str(description.get("DatasetLinks", {}).get("source", ""))
+    if not uri.startswith("file://"):
+        return None
+    from urllib.parse import unquote, urlparse
+
+    folder = Path(unquote(urlparse(uri).path))
+    return folder if folder.is_dir() else None
+
+
+def dataset_name(bids_dir: Path | None) -> str:
+    """Return the title of the dataset."""
+    if bids_dir is None:
+        return ""
+    description = optional_json(bids_dir / "dataset_description.json") or {}
+    return str(description.get("Name", bids_dir.name))
+
+
+def optional_json(path: Path) -> dict[str, Any] | None:
+    """Read a JSON object where the file is there."""
+    return read_json(path) if path.is_file() else None
