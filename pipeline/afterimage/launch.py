@@ -334,7 +334,8 @@ def _summarise(
 ) -> int:
     """Print what was done, what failed and where the reports are; return the exit code."""
     records = error_records(out)
-    failed = Counter(record["stage"] for record in records)
+    failed = Counter(record["stage"] for record in records if not record.get("skipped"))
+    skipped = Counter(record["stage"] for record in records if record.get("skipped"))
     if code and not records:
         text = log.read_text(encoding="utf-8")
         if shutil.disk_usage(out).free < 2**20:
@@ -344,11 +345,12 @@ def _summarise(
         if "LockException" in text or "cannot be locked" in text:
             hint = "another run may be active; if none is, add: -- --unlock  and run again"
         raise AfterimageError("the workflow did not run", where=str(log), fix=hint)
-    print(f"\n{'stage':<22}{'run':>6}{'failed':>8}")
+    print(f"\n{'stage':<22}{'run':>6}{'failed':>8}" + f"{'left out':>10}" * bool(skipped))
     for stage in STAGES:
         n_run = counts[f"started {stage}"]
         if n_run or failed[stage]:
-            print(f"{stage:<22}{n_run - failed[stage]:>6}{failed[stage]:>8}")
+            left_out = f"{skipped[stage]:>10}" * bool(skipped)
+            print(f"{stage:<22}{n_run - failed[stage]:>6}{failed[stage]:>8}{left_out}")
     if not counts:
         finish_run(out, failed=False)  # nothing was started, so the workflow wrote no record
         print("nothing to be done: all results are up to date")

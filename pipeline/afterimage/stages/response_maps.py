@@ -11,7 +11,7 @@ import numpy as np
 
 from afterimage.bids.entities import parse_name
 from afterimage.bids.sidecars import applicable_files
-from afterimage.errors import AfterimageError, InputError
+from afterimage.errors import AfterimageError
 from afterimage.io.arrays import write_dataset
 from afterimage.io.nifti import read_volume, write_nifti_blocks
 from afterimage.io.series import Series
@@ -92,19 +92,23 @@ def label_rois(
     ijk = tuple(np.asarray(series.units[axis]) for axis in "ijk")
     members: dict[str, np.ndarray] = {}
     errors: list[AfterimageError] = []
+    notes: list[str] = []
     for path in files:
         try:
-            labels = to_grid(*read_volume(path), shape, affine, where=str(path))[ijk]
+            image, image_affine = read_volume(path)
+            if not (image > 0).any():
+                notes.append(f"{path.name} is empty")
+                continue
+            labels = to_grid(image, image_affine, shape, affine, where=str(path))[ijk]
             for name, inside in _regions(path, root, labels):
                 members[name] = members.get(name, False) | inside
         except AfterimageError as error:
             errors.append(error)
-    if errors:
-        record_skipped("fit_responses", output, InputError("\n\n".join(map(str, errors))))
+    record_skipped("fit_responses", output, *errors)
     regions = np.full(series.n_units, "n/a", dtype=object)
     for name in sorted(members, key=lambda name: (-int(members[name].sum()), name)):
         regions[members[name]] = name
-    notes = [f"a region was left out: {str(error).splitlines()[0]}" for error in errors]
+    notes += [f"a region was left out: {str(error).splitlines()[0]}" for error in errors]
     return regions.astype(str), notes
 
 

@@ -238,7 +238,7 @@ def skipped_path(record: Path) -> Path:
     return record.with_name(f"{record.stem}_skipped.json")
 
 
-def record_skipped(name: str, output: Path, error: AfterimageError) -> None:
+def record_skipped(name: str, output: Path, *errors: AfterimageError) -> None:
     """Record that a stage left out bad input and went on without it.
 
     The record has the form of an error's, so that the run's summary, its exit code and the report
@@ -250,14 +250,18 @@ def record_skipped(name: str, output: Path, error: AfterimageError) -> None:
         The stage.
     output : Path
         Its first output.
-    error : AfterimageError
-        What was wrong with the input.
+    *errors : AfterimageError
+        What was wrong with the input, one or more; none writes nothing.
     """
     record = error_record_path(name, {"": [str(output)]})
-    if record:
-        words = {"stage": name, "unit": unit_of(output), "message": str(error)}
-        write_json(skipped_path(record), words | {"exit_code": error.exit_code})
-    log.warning("%s", error)
+    if record and errors:
+        entry: dict[str, Any] = {"stage": name, "unit": unit_of(output), "skipped": True}
+        path = skipped_path(record)
+        earlier = [json.loads(path.read_text())["message"]] if path.is_file() else []
+        entry["message"] = "\n\n".join([*earlier, *map(str, errors)])
+        write_json(path, entry | {"exit_code": errors[0].exit_code})
+    for error in errors:
+        log.warning("%s", error)
 
 
 def guarded_run(

@@ -149,8 +149,7 @@ def open_scans(
             continue
         notes += [f"{label}: {note}" for note in events.notes]
         scans.append(Scan(series, events, read_tsv(confounds_file), label))
-    if errors:
-        record_skipped("fit_responses", output, InputError("\n\n".join(map(str, errors))))
+    record_skipped("fit_responses", output, *errors)
     if not scans:
         raise InputError(
             "a subject has no usable run", where=subject,
