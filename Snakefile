@@ -18,6 +18,7 @@ wildcard_constraints:
     split="train|test",
     decoder="[a-zA-Z0-9]+",
     ses="(ses-[a-zA-Z0-9+]+/)?",
+    datatype="eeg|meg",
     ents="(_(?!desc-|space-|res-|den-|stat-|seg-|atlas-)[a-z]+-[a-zA-Z0-9+]+)*",
 
 

@@ -136,8 +136,8 @@ def _run(arguments: list[str]) -> int:
 def _demo(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="afterimage demo",
-        description="Simulate raw scans of two subjects with known truth, estimate their responses, "
-        "reconstruct what they saw, score it, and write reports you can open.",
+        description="Simulate raw fMRI, EEG and MEG of four subjects with known truth, estimate their "
+        "responses, reconstruct what they saw, score it, and write reports you can open.",
     )
     parser.add_argument("output_dir", type=Path, nargs="?", default=Path("afterimage-demo"))
     parser.add_argument("--cores", type=int, help="processor cores to use (default: all)")
@@ -149,7 +149,8 @@ def _demo(arguments: list[str]) -> int:
     from afterimage.launch import Launch, launch, simulate_study
 
     dataset = options.output_dir / "dataset"
-    simulate_study(dataset, "simulate_responses" if options.prepared else "simulate_bold")
+    scans = ("simulate_bold", "simulate_meeg")
+    simulate_study(dataset, ("simulate_responses",) if options.prepared else scans)
     return launch(
         Launch(
             bids_dir=dataset,

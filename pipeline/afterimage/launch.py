@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ import yaml
 
 from afterimage.bids.description import describe_derivatives
 from afterimage.bids.index import index_dataset, select_units, write_units
+from afterimage.bids.recordings import mixed_modalities
 from afterimage.config.load import load_config
 from afterimage.config.template import visible
 from afterimage.errors import AfterimageError, ConfigError, InputError, UsageError, disk_full
@@ -64,20 +65,34 @@ class Launch:
     snakemake_options: tuple[str, ...] = ()
 
 
-def simulate_study(dataset: Path, stage: str) -> None:
-    """Write the demo's simulated study, unless it stands there complete."""
-    description = dataset / "dataset_description.json"
-    config = stage_module(stage).Config().model_dump(mode="json")
-    # What a study was made with stands in its root, or, where BIDS allows no key of ours, below it.
-    for path in (description, dataset / "derivatives" / "simulation" / description.name):
+#: Stages that simulate a study, with the output that they write last.
+SIMULATIONS = {
+    "simulate_responses": ("description", "dataset_description.json"),
+    "simulate_bold": ("description", "dataset_description.json"),
+    "simulate_meeg": ("marker", "derivatives/simulation/meeg.json"),
+}
+
+
+def simulate_study(dataset: Path, stages: Sequence[str]) -> None:
+    """Write the demo's simulated study, unless it stands there complete.
+
+    Parameters
+    ----------
+    dataset : Path
+    stages : sequence of str
+        Keys of `SIMULATIONS`, in order; the later ones add subjects to the study of the first.
+    """
+    for stage in stages:
+        output, file = SIMULATIONS[stage]
+        config = stage_module(stage).Config().model_dump(mode="json")
+        path = dataset / file
         if path.is_file():
             found = json.loads(path.read_text(encoding="utf-8")).get("Simulation")
             if found == config:
-                return
-    print(f"simulating a study with known truth: {dataset}")
-    code = guarded_run(stage, {}, {"description": [str(description)]}, {"config": config})
-    if code:
-        raise AfterimageError("the study could not be simulated", where=str(dataset))
+                continue
+        print(f"simulating with known truth ({stage}): {dataset}", flush=True)
+        if guarded_run(stage, {}, {output: [str(path)]}, {"config": config}):
+            raise AfterimageError("the study could not be simulated", where=str(dataset))
 
 
 def launch(request: Launch) -> int:
@@ -108,7 +123,7 @@ def launch(request: Launch) -> int:
     except InputError as error:
         _report_unreadable(out, bids_dir, error, request.dry_run)
         raise
-    selected = select_units(rows, request.participants, request.modalities)
+    selected = mixed_modalities(select_units(rows, request.participants, request.modalities))
     if not selected:
         raise InputError(
             "no subject is left to run", found=f"{len(rows)} in the dataset",

@@ -1,6 +1,7 @@
 """What every registered decoder must do."""
 
 import importlib
+import inspect
 import pkgutil
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 import afterimage.decoding
+from afterimage.decoding.layout import Layout
 from afterimage.decoding.registry import DECODERS
 from afterimage.errors import InputError
 
@@ -32,8 +34,26 @@ def study(n: int = 60, n_units: int = 30, n_repeats: int = 1, signal: float = 1.
     return responses.astype(np.float32), repeated, groups
 
 
+def settings_of(name: str) -> Any:
+    """Return settings that fit these small studies in seconds."""
+    quick = {"n_steps": 100, "evaluate_every": 10, "batch_size": 64}
+    is_network = getattr(DECODERS.get(name), "needs_layout", False)
+    return DECODERS.settings(name)(**quick if is_network else {})
+
+
 def make(name: str) -> Any:
-    return DECODERS.get(name)(DECODERS.settings(name)())
+    return DECODERS.get(name)(settings_of(name))
+
+
+def sensors(n_units: int, n_times: int) -> Layout:
+    """Sensors on a half sphere, one of them at an unknown place."""
+    rng = np.random.default_rng(3)
+    positions = rng.normal(size=(n_units, 3))
+    positions *= 0.1 / np.linalg.norm(positions, axis=1, keepdims=True)
+    positions[:, 2] = np.abs(positions[:, 2])
+    positions[-1] = np.nan
+    times = np.arange(n_times) / 100
+    return Layout(n_units, n_times, times, positions, np.full(n_units, "eeg"), "01")
 
 
 def correlation(predicted: np.ndarray, truth: np.ndarray) -> float:
@@ -89,7 +109,7 @@ def test_state_round_trip(name: str) -> None:
     decoder = make(name).fit(responses, features, groups)
     state = {key: value.copy() for key, value in decoder.state().items()}
     assert all(isinstance(value, np.ndarray) for value in state.values())
-    loaded = DECODERS.get(name).from_state(DECODERS.settings(name)(), state)
+    loaded = DECODERS.get(name).from_state(settings_of(name), state)
     for block, value in decoder.predict(responses).items():
         np.testing.assert_array_equal(loaded.predict(responses)[block], value)
     np.testing.assert_array_equal(
@@ -152,3 +172,37 @@ def test_wrong_inputs_are_named(name: str, broken: str) -> None:
 
 def test_saved_settings_name_the_method(name: str) -> None:
     assert DECODERS.settings(name)().model_dump()["kind"] == name
+
+
+def test_decoders_that_need_a_layout_take_it_and_the_others_say_nothing(name: str) -> None:
+    method = DECODERS.get(name)
+    if not getattr(method, "needs_layout", False):
+        assert "layout" not in inspect.signature(method.fit).parameters
+        return
+    responses, features, groups = study(n=80, n_units=30)
+    layout = sensors(10, 3)
+    decoder = make(name).fit(responses, features, groups, layout=layout)
+    found = decoder.predict(responses, layout=layout)
+    assert {k: v.shape for k, v in found.items()} == {"pixels": (80, 9), "clip": (80, 150)}
+    scores = decoder.scores(responses, features, layout=layout, subjects=np.repeat("01", 80))
+    assert np.abs(scores).max() <= 1 + 1e-6
+    assert (scores.argmax(1) == np.arange(80)).mean() > 0.2
+    loaded = method.from_state(settings_of(name), decoder.state())
+    np.testing.assert_array_equal(loaded.scores(responses, features, layout=layout), scores)
+    # as a block of units and times it is the same study
+    again = make(name).fit(responses.reshape(80, 10, 3), features, groups, layout=layout)
+    np.testing.assert_array_equal(again.scores(responses, features, layout=layout), scores)
+    with pytest.raises(InputError, match="units"):
+        decoder.predict(responses, layout=sensors(15, 2))
+    with pytest.raises(InputError, match="not one the decoder knows"):
+        decoder.predict(responses, layout=layout, subjects=np.repeat("02", 80))
+
+
+def test_retrieval_of_held_out_stimuli_is_reported(name: str) -> None:
+    if not getattr(DECODERS.get(name), "needs_layout", False):
+        pytest.skip("its summary is of predictions")
+    decoder = make(name).fit(*study(n=80))
+    summary = decoder.cross_validation_["clip"]
+    assert 0 <= summary["top1"] <= summary["top5"] <= 1
+    assert summary["n_candidates"] == 12  # 15 % of 80
+    assert summary["predicted_by"] in ("regression head", "ridge on the representation")

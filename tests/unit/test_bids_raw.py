@@ -250,10 +250,10 @@ def test_rest_is_left_out_unless_it_has_events(study: Path) -> None:
 
 
 def test_a_subject_with_nothing_to_read_says_what_it_has(study: Path) -> None:
-    touch(study, "sub-03/eeg/sub-03_task-view_eeg.set", "sub-04/anat/sub-04_T1w.nii.gz")
+    touch(study, "sub-03/nirs/sub-03_task-view_nirs.snirf", "sub-04/anat/sub-04_T1w.nii.gz")
     (study / "sub-05").mkdir()
     found = {row["subject"]: row["problem"] for row in index_dataset(study)}
-    assert "not read yet (eeg)" in found["03"]
+    assert "not read yet (nirs)" in found["03"]
     assert "no responses and no scans" in found["04"]
     assert "anat/" in found["04"]
     assert "nothing" in found["05"]
@@ -283,7 +283,7 @@ def test_stimulus_ids_name_pictures_where_there_is_a_table(study: Path) -> None:
 
 
 def test_a_dataset_with_neither_way_in(tmp_path: Path) -> None:
-    touch(tmp_path, "sub-01/eeg/sub-01_task-view_eeg.set")
+    touch(tmp_path, "sub-01/nirs/sub-01_task-view_nirs.snirf")
     with pytest.raises(InputError, match="no table of stimuli") as caught:
         index_dataset(tmp_path)
     assert "raw scans" in caught.value.expected

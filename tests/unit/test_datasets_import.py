@@ -20,7 +20,10 @@ from afterimage.stages.import_dataset import (
     run,
 )
 
-NAMES = ["bold5000", "deeprecon", "god", "laion_fmri", "nsd", "things_fmri"]
+NAMES = [
+    "alljoined", "bold5000", "deeprecon", "god", "laion_fmri", "nsd", "things_eeg2", "things_fmri",
+    "things_meg",
+]  # fmt: skip
 
 
 def test_every_reader_has_its_descriptor() -> None:

@@ -374,7 +374,8 @@ def test_every_sentence_and_stage_cites_known_references() -> None:
     cited = {key for sentence in sentences for key in re.findall(r"@(\w+)", sentence)}
     known = text.references()
     assert cited <= set(known)
-    assert all(reference.doi.startswith("10.") for reference in known.values())
+    # Some journals give no DOI.
+    assert all(r.doi.startswith("10.") or r.url.startswith("https://") for r in known.values())
     assert len({reference.doi for reference in known.values()}) == len(known)
 
 

@@ -49,8 +49,8 @@ def test_xarray_reads_it(tmp_path: Path) -> None:
     path = tmp_path / "series.nc"
     write_series(path, np.ones((4, 3)), units(3), ATTRIBUTES, np.array([0, 0, 1, 0], dtype=bool))
     with xarray.open_dataset(path, engine="h5netcdf") as dataset:
-        assert dataset["bold"].dims == ("time", "unit")
-        assert dataset["bold"].dtype == np.float32
+        assert dataset["signal"].dims == ("time", "unit")
+        assert dataset["signal"].dtype == np.float32
         assert dataset["censored"].dtype == bool
         assert set(dataset.coords) == {"time", "censored", "i", "x", "kind"}
 
@@ -61,7 +61,27 @@ def test_columns_are_cheap(tmp_path: Path) -> None:
     path = tmp_path / "series.nc"
     write_series(path, np.zeros((40, 2000)), units(2000), ATTRIBUTES, np.zeros(40, dtype=bool))
     with h5py.File(path) as file:
-        assert file["bold"].chunks == (40, 512)
+        assert file["signal"].chunks == (40, 512)
+
+
+def test_channels_have_a_rate_and_are_laid_out_by_times(tmp_path: Path) -> None:
+    import h5py
+
+    path = tmp_path / "sub-01_series.nc"
+    values = np.random.default_rng(0).normal(size=(500, 3)).astype(np.float32)
+    coordinates = {"name": np.array(["Fz", "Cz", "Oz"]), "kind": np.full(3, "eeg")}
+    attributes = {"sampling_rate_hz": 250.0, "start_time_s": 0.0, "source": "raw"}
+    write_series(path, values, coordinates, attributes, np.zeros(500, dtype=bool))
+    with h5py.File(path) as file:
+        assert file["signal"].chunks is None
+    with open_series(path) as series:
+        assert series.attrs["sampling_rate_hz"] == 250
+        assert "t_r_s" not in series.attrs and "affine" not in series.attrs
+        np.testing.assert_allclose(series.times_s, np.arange(500) / 250)
+        np.testing.assert_array_equal(series.read(times=slice(100, 160)), values[100:160])
+        assert series.units["name"].tolist() == ["Fz", "Cz", "Oz"]
+    with pytest.raises(ValueError, match="sampling_rate_hz"):
+        write_series(path, values, coordinates, {"start_time_s": 0.0, "source": "raw"}, values > 9)
 
 
 def test_run_that_was_left_out(tmp_path: Path) -> None:

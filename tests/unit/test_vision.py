@@ -7,7 +7,7 @@ import pytest
 
 from afterimage.errors import ConfigError
 from afterimage.features.registry import ENCODERS
-from afterimage.features.vision import Vision, VisionSettings
+from afterimage.features.vision import Vision, VisionSettings, random_view
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +67,65 @@ def test_clip_gives_the_projected_embedding(pictures):
     values = encoder.encode(pictures)
     assert values.shape == (5, 128)
     assert np.isfinite(values).all()
+
+
+@pytest.mark.parametrize("layer", [0, 1, -1, "last"])
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_layer_and_pooling_equal_the_model_called_by_hand(dino_folder, pictures, layer, pooling):
+    import torch
+    from transformers import AutoImageProcessor, Dinov2Model
+
+    settings = VisionSettings(path=str(dino_folder), layer=layer, pooling=pooling)
+    ours = Vision(settings).encode(pictures)
+    model = Dinov2Model.from_pretrained(dino_folder).eval()
+    pixels = AutoImageProcessor.from_pretrained(dino_folder, backend="pil")(
+        images=pictures, return_tensors="pt"
+    )["pixel_values"]
+    with torch.inference_mode():
+        output = model(pixels, output_hidden_states=True)
+    tokens = output.last_hidden_state if layer == "last" else output.hidden_states[layer]
+    theirs = tokens[:, 0] if pooling == "cls" else tokens.mean(dim=1)
+    np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_layer_that_is_not_there_is_one_clear_error(dino_folder, pictures):
+    with pytest.raises(ConfigError, match="no such layer") as caught:
+        Vision(VisionSettings(path=str(dino_folder), layer=3)).encode(pictures)
+    assert "-3 to 2" in str(caught.value)
+
+
+def test_augmented_features_are_the_mean_over_views(dino_folder, pictures):
+    plain = Vision(VisionSettings(path=str(dino_folder), layer=1))
+    settings = VisionSettings(path=str(dino_folder), layer=1, n_augmentations=3, random_state=7)
+    ours = Vision(settings).encode(pictures)
+    views = [pictures] + [[random_view(p, (7, number)) for p in pictures] for number in range(3)]
+    np.testing.assert_allclose(
+        ours, np.mean([plain.encode(v) for v in views], axis=0), rtol=1e-4, atol=1e-5
+    )
+    one_by_one = Vision(settings.model_copy(update={"batch_size": 1})).encode(pictures)
+    np.testing.assert_allclose(ours, one_by_one, rtol=1e-4, atol=1e-5)
+    assert not np.allclose(ours, plain.encode(pictures))
+
+
+def test_views_of_tokens_are_refused():
+    with pytest.raises(ValueError, match="output: embedding"):
+        VisionSettings(output="tokens", n_augmentations=2)
+
+
+def test_views_keep_the_size_and_differ_by_seed(pictures):
+    views = [random_view(pictures[1], seed) for seed in range(8)]
+    assert {view.shape for view in views} == {pictures[1].shape}
+    assert len({view.tobytes() for view in views}) == 8
+    np.testing.assert_array_equal(views[3], random_view(pictures[1], 3))
+    flat = np.full((20, 30, 3), 77, np.uint8)
+    np.testing.assert_array_equal(random_view(flat, 5), flat)
+
+
+def test_unit_norm(dino_folder, pictures):
+    plain = Vision(VisionSettings(path=str(dino_folder))).encode(pictures)
+    unit = Vision(VisionSettings(path=str(dino_folder), normalise="unit")).encode(pictures)
+    np.testing.assert_allclose(np.linalg.norm(unit, axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(unit, plain / np.linalg.norm(plain, axis=1)[:, None], rtol=1e-5)
 
 
 def test_a_folder_without_weights_is_one_clear_error(tmp_path):

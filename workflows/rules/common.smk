@@ -9,9 +9,11 @@ from pathlib import Path
 from afterimage.bids.index import index_dataset, read_units, select_units, write_units
 from afterimage.bids.index import picture_digest
 from afterimage.bids.entities import run_prefix
+from afterimage.bids.recordings import mixed_modalities
 from afterimage.bids.stimuli import stimulus_table
 from afterimage.config.load import check_config
 from afterimage.config.template import visible
+from afterimage.decoding.registry import DECODERS as DECODER_CLASSES
 from afterimage.record import workflow_values
 from afterimage.stages.runner import stage_interface
 
@@ -41,11 +43,20 @@ if not UNITS_FILE.is_file():
     )
     write_units(UNITS_FILE, found)
 ALL_UNITS = read_units(UNITS_FILE)
-SELECTED = select_units(
-    ALL_UNITS,
-    str(config.get("participants", "")).split(),
-    str(config.get("modalities", "")).split(),
+SELECTED = mixed_modalities(
+    select_units(
+        ALL_UNITS,
+        str(config.get("participants", "")).split(),
+        str(config.get("modalities", "")).split(),
+    )
 )
+
+
+def run_file(row):
+    """Return the recording of a run: its BOLD, EEG or MEG file."""
+    return row["recording"] if row["bold"] == "n/a" else row["bold"]
+
+
 # A subject's rows: one for prepared responses, one a run for scans; rows with a problem are left out.
 UNITS = {}
 for row in SELECTED:
@@ -53,19 +64,40 @@ for row in SELECTED:
         UNITS.setdefault(row["subject"], []).append(row)
 SUBJECTS = list(UNITS)
 PREPARED = [subject for subject in SUBJECTS if UNITS[subject][0]["source"] == "prepared"]
-SCANNED = [subject for subject in SUBJECTS if UNITS[subject][0]["source"] != "prepared"]
+SCANNED = [s for s in SUBJECTS if UNITS[s][0]["bold"] != "n/a"]
+RECORDED = [s for s in SUBJECTS if UNITS[s][0]["recording"] != "n/a"]
 # Only where pictures are known can there be reconstructions; the others get responses and a report.
 PICTURED = [s for s in SUBJECTS if any(row["stimuli"] == "yes" for row in UNITS[s])]
-RUNS = {run_prefix(row["bold"]): row for s in SCANNED for row in UNITS[s]}
+RUNS = {run_prefix(run_file(row)): row for s in SCANNED + RECORDED for row in UNITS[s]}
 STIMULI_TABLE = [str(path) for path in [stimulus_table(BIDS_DIR)] if path]
+PARTICIPANTS = [str(path) for path in [BIDS_DIR / "participants.tsv"] if path.is_file()]
 # A file at the root of the dataset: the pictures lie in stimuli/ beside it.
 DATASET_FILE = str(BIDS_DIR / "dataset_description.json")
 if (BIDS_DIR / "stimuli.tsv").is_file():
     DATASET_FILE = str(BIDS_DIR / "stimuli.tsv")
-DECODERS = list(SETTINGS.train_decoder.decoders)
+# Networks need to know where and when a value was measured: only EEG and MEG tell.
+NETWORKS = [
+    name
+    for name, settings in SETTINGS.train_decoder.decoders.items()
+    if getattr(DECODER_CLASSES.get(settings.kind), "needs_layout", False)
+]
+DECODERS = [name for name in SETTINGS.train_decoder.decoders if name not in NETWORKS]
 # The subject's own generator where one is trained, else none.
 GENERATOR = "sub-{subject}/generator" if SETTINGS.train_generator.enabled else []
 CODE = shlex.quote(sys.executable)
+
+
+def decoders_of(subject):
+    """Return the decoders that the subject's recordings can be given to, in order."""
+    networks = NETWORKS if subject in RECORDED else []
+    return [*DECODERS, *networks]
+
+
+def decoded(pattern, *more):
+    """Return an input function: a file of every decoder of the subject, and of some more."""
+    return lambda wildcards: collect(
+        pattern, s=wildcards.subject, d=[*decoders_of(wildcards.subject), *more]
+    )
 
 
 def paths_in(cell):
@@ -95,15 +127,16 @@ def run_files(column):
 
 
 def cleaned(suffix):
-    """Return an input function: that output of clean_bold for all runs of the subject, in order."""
-    label = {"series.nc": "clean", "timeseries.tsv": "confounds"}[suffix]
+    """Return an input function: that output of cleaning for all runs of the subject, in order."""
+    label = "confounds" if suffix == "timeseries.tsv" else "clean"
 
     def files(wildcards):
         found = []
         for row in UNITS[wildcards.subject]:
             session = "" if row["session"] == "n/a" else f"ses-{row['session']}/"
-            folder = f"sub-{wildcards.subject}/{session}func"
-            found.append(f"{folder}/{run_prefix(row['bold'])}_desc-{label}_{suffix}")
+            datatype = "func" if row["bold"] != "n/a" else row["modality"]
+            folder = f"sub-{wildcards.subject}/{session}{datatype}"
+            found.append(f"{folder}/{run_prefix(run_file(row))}_desc-{label}_{suffix}")
         return found
 
     return files
@@ -192,17 +225,20 @@ def targets(until):
             "sub-{s}/features/sub-{s}_split-test_features.nc",
             "sub-{s}/recon/sub-{s}_desc-ceiling_recon.nc",
             "sub-{s}/evaluation/sub-{s}_metrics.tsv",
+            "sub-{s}/evaluation/sub-{s}_time.tsv",
         ],
         "report": ["sub-{s}.html"],
     }
     wanted = list(groups)[: list(groups).index(until) + 1]
     patterns = [pattern for name in wanted for pattern in groups[name]]
-    files = set(collect(patterns, s=PICTURED, d=DECODERS))
+    files = {file for s in PICTURED for file in collect(patterns, s=s, d=decoders_of(s))}
     # Without pictures there is nothing to decode to: the trials and the report are all there is.
     always = [
         pattern for name in ("preprocess", "report") if name in wanted for pattern in groups[name]
     ]
     files |= set(collect(always, s=SUBJECTS))
+    if "decode" in wanted:
+        files |= set(collect("sub-{s}/decoding/sub-{s}_conditions.tsv", s=RECORDED))
     group = until == "report" and SUBJECTS and config.get("group", True)
     return [*sorted(files), "group.html"] if group else sorted(files)
 

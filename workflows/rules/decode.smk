@@ -34,3 +34,19 @@ rule train_decoder:
         stage=stage_params("train_decoder", decoders=one_decoder),
     shell:
         stage_command("train_decoder")
+
+
+rule decode_conditions:
+    """Tell the conditions of one subject's trials apart, leaving runs out."""
+    input:
+        trials="sub-{subject}/sub-{subject}_trials.nc",
+        participants=PARTICIPANTS,
+    output:
+        table="sub-{subject}/decoding/sub-{subject}_conditions.tsv",
+        details="sub-{subject}/decoding/sub-{subject}_conditions.json",
+    log:
+        "logs/decode_conditions/sub-{subject}.log",
+    params:
+        stage=stage_params("decode_conditions"),
+    shell:
+        stage_command("decode_conditions")

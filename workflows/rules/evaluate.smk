@@ -6,19 +6,10 @@ rule evaluate:
         dataset=DATASET_FILE,
         features="sub-{subject}/features/sub-{subject}_split-train_features.nc",
         test_features="sub-{subject}/features/sub-{subject}_split-test_features.nc",
-        models=collect(
-            "sub-{{subject}}/decoding/sub-{{subject}}_desc-{d}_model.safetensors", d=DECODERS
-        ),
-        predictions=collect(
-            "sub-{{subject}}/decoding/sub-{{subject}}_desc-{d}_predictions.nc", d=DECODERS
-        ),
-        images=collect(
-            "sub-{{subject}}/recon/sub-{{subject}}_desc-{d}_recon.nc", d=[*DECODERS, "ceiling"]
-        ),
-        candidates=collect(
-            "sub-{{subject}}/recon/sub-{{subject}}_desc-{d}_candidates.tsv",
-            d=[*DECODERS, "ceiling"],
-        ),
+        models=decoded("sub-{s}/decoding/sub-{s}_desc-{d}_model.safetensors"),
+        predictions=decoded("sub-{s}/decoding/sub-{s}_desc-{d}_predictions.nc"),
+        images=decoded("sub-{s}/recon/sub-{s}_desc-{d}_recon.nc", "ceiling"),
+        candidates=decoded("sub-{s}/recon/sub-{s}_desc-{d}_candidates.tsv", "ceiling"),
         generator=GENERATOR,
     output:
         metrics="sub-{subject}/evaluation/sub-{subject}_metrics.tsv",
@@ -30,3 +21,21 @@ rule evaluate:
         stage=stage_params("evaluate"),
     shell:
         stage_command("evaluate")
+
+
+rule evaluate_time:
+    """Score retrieval over time and over the number of averaged repeats."""
+    input:
+        trials="sub-{subject}/sub-{subject}_trials.nc",
+        features="sub-{subject}/features/sub-{subject}_split-train_features.nc",
+        test_features="sub-{subject}/features/sub-{subject}_split-test_features.nc",
+        split="sub-{subject}/sub-{subject}_split.tsv",
+    output:
+        table="sub-{subject}/evaluation/sub-{subject}_time.tsv",
+        arrays="sub-{subject}/evaluation/sub-{subject}_time.nc",
+    log:
+        "logs/evaluate_time/sub-{subject}.log",
+    params:
+        stage=stage_params("evaluate_time"),
+    shell:
+        stage_command("evaluate_time")

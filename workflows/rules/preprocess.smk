@@ -61,6 +61,46 @@ rule fit_responses:
         stage_command("fit_responses")
 
 
+rule clean_meeg:
+    """Clean one EEG or MEG run: filters, bad channels and segments, reference, resampling."""
+    input:
+        recording=run_files("recording"),
+        sidecars=run_files("sidecar"),
+        events=run_files("events"),
+    output:
+        series="sub-{subject}/{ses}{datatype}/sub-{subject}{ents}_desc-clean_series.nc",
+        events="sub-{subject}/{ses}{datatype}/sub-{subject}{ents}_desc-clean_events.tsv",
+        quality="sub-{subject}/{ses}{datatype}/sub-{subject}{ents}_desc-meeg_quality.nc",
+    log:
+        "logs/clean_meeg/sub-{subject}/{ses}sub-{subject}{ents}_{datatype}.log",
+    params:
+        stage=stage_params("clean_meeg"),
+    shell:
+        stage_command("clean_meeg")
+
+
+rule epoch_meeg:
+    """Cut one subject's EEG or MEG into trials, whiten them, estimate noise ceilings."""
+    input:
+        series=cleaned("series.nc"),
+        events=cleaned("events.tsv"),
+        dataset=DATASET_FILE,
+        stimuli_table=STIMULI_TABLE,
+    output:
+        trials="sub-{subject}/sub-{subject}_trials.nc",
+        split="sub-{subject}/sub-{subject}_split.tsv",
+        quality="sub-{subject}/sub-{subject}_quality.json",
+        maps="sub-{subject}/sub-{subject}_desc-responses_quality.nc",
+    log:
+        "logs/epoch_meeg/sub-{subject}.log",
+    wildcard_constraints:
+        subject=one_of(RECORDED),
+    params:
+        stage=stage_params("epoch_meeg"),
+    shell:
+        stage_command("epoch_meeg")
+
+
 rule prepare_responses:
     """Check one subject's prepared responses and write them as trials."""
     input:

@@ -13,7 +13,7 @@ _PART = re.compile(r"([a-z]+)-([a-zA-Z0-9+]+)")
 _NUMBERED = frozenset({"run", "echo"})
 
 #: Entities of one run's files that its events, sidecars and derivatives need not share.
-WITHIN_RUN = frozenset({"echo", "part"})
+WITHIN_RUN = frozenset({"echo", "part", "split"})
 
 #: Entities that derivatives add to the name of the run they come from.
 DERIVED = frozenset(
@@ -84,17 +84,20 @@ def run_key(name: BidsName) -> frozenset[tuple[str, str]]:
     )
 
 
-def run_prefix(bold: str) -> str:
-    """Return the start of the names of a run's outputs.
+def run_prefix(scan: str) -> str:
+    """Return the start of the names of a run's outputs; ``scan`` is its image or recording.
 
     Examples
     --------
     >>> run_prefix("sub-1/func/sub-1_task-view_run-2_space-T1w_desc-preproc_bold.nii.gz")
     'sub-1_task-view_run-2'
+    >>> run_prefix("sub-1/meg/sub-1_task-view_split-01_meg.fif")
+    'sub-1_task-view'
     """
-    stem = bold.rpartition("/")[2].partition(".")[0]
+    stem = scan.rpartition("/")[2].partition(".")[0]
     parts = stem.split("_")[:-1]
-    return "_".join(part for part in parts if part.partition("-")[0] not in DERIVED)
+    hidden = DERIVED | {"split"}
+    return "_".join(part for part in parts if part.partition("-")[0] not in hidden)
 
 
 def natural_key(text: str) -> list[tuple[int, int | str]]:

@@ -85,6 +85,7 @@ def read_events(
     trial_types: Sequence[str] = (),
     onset_column: str = "onset",
     stimuli_dir: Path | None = None,
+    sample: str = "volume",
 ) -> Events:
     """Read the trials of one run.
 
@@ -105,6 +106,8 @@ def read_events(
         Column of the onsets in s.
     stimuli_dir : Path or None
         The dataset's folder ``stimuli``; where given, links in it may not lead out of the dataset.
+    sample : str
+        What a run consists of, for messages: ``volume`` of images, ``sample`` of recordings.
 
     Returns
     -------
@@ -156,7 +159,7 @@ def read_events(
         column=column,
         notes=tuple(notes),
     )
-    return _in_order(events)
+    return _in_order(events, sample)
 
 
 def _stimulus_column(path: Path, table: list[Row], subject: str, wanted: str | None) -> str:
@@ -254,19 +257,19 @@ def _duration(row: Row, line: int, path: Path, subject: str) -> float | None:
     return value
 
 
-def _in_order(events: Events) -> Events:
+def _in_order(events: Events, sample: str) -> Events:
     """Sort by onset; leave out what lies before the run and rows that stand there twice."""
     where = f"sub-{events.subject}, {events.path}"
     early = events.onsets_s < 0
     if early.any():
         if early.all():
             raise InputError(
-                "all trials lie before the first volume", where=where,
+                f"all trials lie before the first {sample}", where=where,
                 found=f"onsets from {events.onsets_s.min():g} to {events.onsets_s.max():g} s",
-                expected="onsets in s from the start of the first volume",
+                expected=f"onsets in s from the start of the first {sample}",
                 fix="write onsets from the start of the run",
             )  # fmt: skip
-        note = f"{early.sum()} of {len(events)} trials start before the first volume: left out"
+        note = f"{early.sum()} of {len(events)} trials start before the first {sample}: left out"
         events = events.select(~early, note)
     order = np.argsort(events.onsets_s, kind="stable")
     if (np.diff(order) != 1).any():
@@ -291,8 +294,10 @@ def _in_order(events: Events) -> Events:
     return events
 
 
-def drop_late(events: Events, run_length_s: float, *, allowed: bool = True) -> Events:
-    """Leave out trials that start after the last volume.
+def drop_late(
+    events: Events, run_length_s: float, *, allowed: bool = True, sample: str = "volume"
+) -> Events:
+    """Leave out trials that start after the last volume or sample.
 
     Parameters
     ----------
@@ -302,6 +307,8 @@ def drop_late(events: Events, run_length_s: float, *, allowed: bool = True) -> E
         Length of the run in s: number of volumes times the repetition time.
     allowed : bool
         Whether a run may have such trials at all; they are then left out, with a note.
+    sample : str
+        What a run consists of, for messages: ``volume`` of images, ``sample`` of recordings.
 
     Returns
     -------
@@ -318,14 +325,15 @@ def drop_late(events: Events, run_length_s: float, *, allowed: bool = True) -> E
         return events
     last = events.onsets_s[late].max()
     text = (
-        f"{late.sum()} onset{'s lie' if late.sum() > 1 else ' lies'} after the last volume "
+        f"{late.sum()} onset{'s lie' if late.sum() > 1 else ' lies'} after the last {sample} "
         f"({last:.1f} s {'>' if last > run_length_s else '='} {run_length_s:.1f} s)"
     )
     if late.all() or not allowed:
         raise InputError(
-            "trials start after the last volume", where=f"sub-{events.subject}, {events.path}",
-            found=text, expected=f"onsets below {run_length_s:g} s, in s and from the first volume",
-            fix="check the events, and that the image holds the whole run",
+            f"trials start after the last {sample}", where=f"sub-{events.subject}, {events.path}",
+            found=text,
+            expected=f"onsets below {run_length_s:g} s, in s and from the first {sample}",
+            fix="check the events, and that the file holds the whole run",
         )  # fmt: skip
     return events.select(~late, text + ": left out")
 

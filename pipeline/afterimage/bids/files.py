@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from afterimage.bids.entities import BidsName, parse_name
 
 IMAGES = (".nii.gz", ".nii")
 _EXTENSIONS = (*IMAGES, ".json", ".tsv")
+
+#: Datatype to the extensions of its recordings, as BIDS has them: files, and folders among which
+#: one without extension is of 4D/BTi.
+RECORDINGS = {
+    "eeg": (".vhdr", ".edf", ".bdf", ".set"),
+    "meg": (".fif", ".ds", ".con", ".sqd", ".kdf", ".mhd", ".pdf", ""),
+}
+# Recordings that are folders.
+_FOLDERS = {"meg": (".ds", "")}
+# Files that a recording cannot be read without.
+_PARTNERS = (".eeg", ".vmrk", ".fdt")
 
 # Folders of a subject in a derivative dataset that hold no data.
 _NO_DATA = frozenset({"figures", "log", "logs", "surf", "xfm"})
@@ -94,7 +105,15 @@ class SubjectFiles:
     subject : str
         Label of the subject.
     raw : bool
-        Whether only the folders of raw scans that are read are listed: ``func`` and ``anat``.
+        Whether only the folders of raw scans that are read are listed: ``func``, ``anat``,
+        ``eeg`` and ``meg``.
+
+    Attributes
+    ----------
+    partners : set of str
+        Paths of the files that a header of a recording refers to.
+    recorded : bool
+        Whether there is a recording, of whatever task.
     """
 
     def __init__(
@@ -104,6 +123,8 @@ class SubjectFiles:
         self.unparsed: list[str] = []
         self.links: set[str] = set()
         self.datatypes: set[str] = set()
+        self.partners: set[str] = set()
+        self.recorded = False
         self._raw = raw
         self._root = _by_kind(root_files)
         self._folders: dict[str, dict[tuple[str, str], list[BidsFile]]] = {}
@@ -112,22 +133,35 @@ class SubjectFiles:
     def _list(self, folder: str) -> None:
         folders, entries = list_folder(folder)
         files = []
+        datatype = folder.rpartition("/")[2]
+        recordings = tuple(filter(None, RECORDINGS.get(datatype, ()))) if self._raw else ()
         for entry in entries:
-            if entry.name.endswith(_EXTENSIONS):
+            if entry.name.endswith((*_EXTENSIONS, *recordings)):
                 name = parse_name(entry.name)
                 if name is None:
                     self.unparsed.append(entry.path)
                 else:
                     files.append(BidsFile(entry.path, name))
-                    if entry.is_symlink():
-                        self.links.add(entry.path)
+                    self.recorded |= name.suffix == datatype and name.extension in recordings
+            elif not (recordings and entry.name.endswith(_PARTNERS)):
+                continue
+            else:
+                self.partners.add(entry.path)
+            if entry.is_symlink():
+                self.links.add(entry.path)
+        if recordings and datatype in _FOLDERS:
+            found = [(entry.path, parse_name(entry.name)) for entry in folders]
+            kept = [BidsFile(path, name) for path, name in found if name is not None]
+            files += [f for f in kept if f.name.extension in _FOLDERS[datatype]]
+            self.recorded |= bool(kept)
+            folders = []
         self._folders[folder] = _by_kind(files)
         for inner in folders:
             session = inner.name.startswith("ses-") and folder == self.folder
             if self._raw and not session:
                 self.datatypes.add(inner.name)
             if session or (
-                inner.name in ("func", "anat")
+                inner.name in ("func", "anat", *RECORDINGS)
                 if self._raw
                 else inner.name not in _NO_DATA and not inner.name.startswith(".")
             ):
@@ -138,6 +172,20 @@ class SubjectFiles:
         kinds = [(suffix, extension) for extension in extensions]
         return [
             file for level in self._folders.values() for k in kinds for file in level.get(k, ())
+        ]
+
+    def positions(self, folder: str, entities: Mapping[str, str]) -> list[str]:
+        """Return the tables of electrodes, and their coordinate systems, of a recording's folder.
+
+        Their names have a ``space`` that the recording has not, so they apply by what else they say.
+        """
+        level = self._folders.get(folder, {})
+        kinds = (("electrodes", ".tsv"), ("coordsystem", ".json"))
+        return [
+            file.path
+            for kind in kinds
+            for file in level.get(kind, ())
+            if all(entities.get(k) == v for k, v in file.name.entities.items() if k != "space")
         ]
 
     def applicable(

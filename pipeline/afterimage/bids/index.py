@@ -16,18 +16,19 @@ from afterimage.bids.derivatives import (
 from afterimage.bids.entities import natural_key
 from afterimage.bids.files import list_folder
 from afterimage.bids.names import SUBJECT
-from afterimage.bids.scans import Scans, one_line, scan_rows
+from afterimage.bids.rows import one_line
+from afterimage.bids.scans import Scans, scan_rows
 from afterimage.bids.stimuli import stimulus_table
 from afterimage.errors import InputError
 from afterimage.io.atomic import write_text_if_changed
 from afterimage.io.tables import Row, format_cell, read_text, read_tsv
 
-#: One row a BOLD run, or a subject of prepared responses. Paths are relative to the dataset, or
+#: One row a BOLD, EEG or MEG run, or a subject of prepared responses. Paths are relative to the dataset, or
 #: absolute where they lie outside; ``n/a`` where a file is absent.
 COLUMNS = (
     "subject", "session", "task", "run", "modality", "source", "responses", "trials", "units",
-    "sidecar", "bold", "events", "confounds", "mask", "boldref", "rois", "anat", "stimuli",
-    "problem",
+    "sidecar", "bold", "recording", "events", "confounds", "mask", "boldref", "rois", "anat",
+    "stimuli", "problem",
 )  # fmt: skip
 
 _MODALITY_OF_KIND = {
@@ -43,7 +44,7 @@ def index_dataset(
     tasks: Sequence[str] = (),
     sessions: Sequence[str] = (),
 ) -> list[Row]:
-    """List the BOLD runs of a dataset, and its subjects with prepared responses.
+    """List the BOLD, EEG and MEG runs of a dataset, and its subjects with prepared responses.
 
     Names of files are read, and the first line of tables; no image is opened.
 
@@ -92,11 +93,13 @@ def index_dataset(
     rows: list[Row] = []
     for name in folders:
         rows += _subject_rows(bids_dir, name, scans, has_table)
-    if not has_table and all(row["bold"] == "n/a" for row in rows) and not scans.seen["task"]:
+    scanned = any(row["bold"] != "n/a" or row["recording"] != "n/a" for row in rows)
+    if not (has_table or scanned or scans.seen["task"]):
         raise InputError(
             "the dataset has no table of stimuli",
             where=str(bids_dir),
-            found="no stimuli.tsv, and no sub-*/[ses-*/]func/*_bold.nii.gz",
+            found="no stimuli.tsv, no sub-*/[ses-*/]func/*_bold.nii.gz, and no recording in "
+            "sub-*/[ses-*/]eeg or meg",
             expected="raw scans with events, or prepared responses: stimuli.tsv with stimulus_id, "
             "file and optionally split, and sub-*/sub-*_responses.npy",
             fix="see 'Your own data' in the documentation for both ways in",

@@ -1,4 +1,4 @@
-"""The BOLD runs of a subject, raw or preprocessed by fMRIPrep, as rows of the table of units."""
+"""The scans of a subject as rows of the table of units: BOLD, raw or of fMRIPrep, EEG and MEG."""
 
 from __future__ import annotations
 
@@ -13,18 +13,25 @@ from afterimage.bids.derivatives import (
     RunKey,
     Space,
     choose_space,
-    is_fmriprep,
     preprocessed_runs,
 )
 from afterimage.bids.entities import DERIVED, BidsName, natural_key, run_key
 from afterimage.bids.files import IMAGES, BidsFile, SubjectFiles, folder_files, list_folder
 from afterimage.bids.masks import Masks, find_masks
+from afterimage.bids.recordings import recording_rows
+from afterimage.bids.rows import (
+    check_folder,
+    events_error,
+    names_pictures,
+    one_line,
+    problem_row,
+)
 from afterimage.bids.sidecars import join_paths
 from afterimage.errors import InputError
 from afterimage.io.tables import Row
 
 # Folders whose recordings a later version reads.
-_LATER = frozenset({"eeg", "ieeg", "meg", "nirs"})
+_LATER = frozenset({"ieeg", "nirs"})
 
 
 @dataclass
@@ -106,13 +113,8 @@ class _Subject(NamedTuple):
     links: set[str]
 
 
-def one_line(error: InputError) -> str:
-    """Return an error as the table of units holds it."""
-    return str(error).replace("\n", " | ")
-
-
 def scan_rows(scans: Scans, label: str) -> list[Row]:
-    """Return one row for each BOLD run of a subject, by session, task and run.
+    """Return one row for each BOLD, EEG or MEG run of a subject, by session, task and run.
 
     Parameters
     ----------
@@ -126,8 +128,11 @@ def scan_rows(scans: Scans, label: str) -> list[Row]:
     list of dict
         A run that cannot be used is listed with its ``problem``. Runs at rest (``task-rest*``)
         without events are left out: there is nothing to decode in them. A subject of whom nothing
-        can be read has one row, which says so; one whose runs were not asked for has none.
+        can be read has one row, which says so; one whose runs were not asked for has none, nor
+        has ``sub-emptyroom``, which holds recordings of the room without a person.
     """
+    if label == "emptyroom":
+        return []
     raw = scans.list_raw(label)
     named = [file for file in raw.find("bold") if not DERIVED & file.name.entities.keys()]
     scans_of_runs = [f for f in named if f.name.entities.get("part", "mag") == "mag"]
@@ -145,9 +150,13 @@ def scan_rows(scans: Scans, label: str) -> list[Row]:
             resting = row["bold"]
         else:
             rows.append(row)
-    if not rows and (resting or not (scans_of_runs or subject.by_fmriprep)):
-        return [_nothing(scans, label, raw, resting)]
     rows.sort(key=lambda row: [natural_key(row[k]) for k in ("session", "task", "run", "bold")])
+    recordings, quiet = recording_rows(scans, label, raw)
+    rows += recordings
+    if not rows and (
+        resting or quiet or not (scans_of_runs or subject.by_fmriprep or raw.recorded)
+    ):
+        return [_nothing(scans, label, raw, resting or quiet)]
     return rows
 
 
@@ -230,7 +239,9 @@ def _row(scans: Scans, subject: _Subject, key: RunKey) -> Row:
     row["sidecar"] = scans.join(sidecars)
     try:
         _check_run(scans, subject, files, run)
-        row["stimuli"] = _names_pictures(scans, subject, name, row)
+        if row["events"] == "n/a":
+            raise events_error(scans, subject.label, name, row["bold"])
+        row["stimuli"] = names_pictures(scans, subject.label, row["events"])
     except InputError as error:
         row["problem"] = one_line(error)
     return row
@@ -253,7 +264,7 @@ def _check_run(
     if subject.problem:
         raise subject.problem
     for file in files:
-        _check_name(scans, subject.label, file)
+        check_folder(scans, subject.label, file, "func", "_bold")
     paths = [scans.relative(file.path) for file in files]
     where = f"sub-{subject.label}, {scans.relative(run.bold) if run else paths[0]}"
     echoes = {pair for file in files for pair in file.name.key if pair[0] == "echo"}
@@ -284,52 +295,6 @@ def _check_run(
         )  # fmt: skip
 
 
-def _check_name(scans: Scans, label: str, file: BidsFile) -> None:
-    """Raise if the name of a scan does not say the task, or another subject or session."""
-    entities, path = file.name.entities, scans.relative(file.path)
-    folder = file.path.rpartition("/func/")[0].rpartition("/")[2]
-    session = folder.removeprefix("ses-") if folder.startswith("ses-") else None
-    if entities.get("sub") != label or entities.get("ses") != session:
-        raise InputError(
-            "the name of a scan contradicts its folder", where=f"sub-{label}, {path}",
-            found=file.path.rpartition("/")[2],
-            expected=f"a name that starts with sub-{label}_" + (f"{folder}_" if session else ""),
-            fix="rename the file, or move it",
-        )  # fmt: skip
-    if "task" not in entities:
-        raise InputError(
-            "the name of a scan has no task", where=f"sub-{label}, {path}",
-            found=file.path.rpartition("/")[2], expected=f"sub-{label}_..._task-<label>_..._bold",
-            fix="add task-<label> to the names of the scan and its events",
-        )  # fmt: skip
-
-
-def _names_pictures(scans: Scans, subject: _Subject, name: BidsName, row: Row) -> str:
-    """Say by the header of the events whether the pictures are known: yes or no."""
-    run = "_".join(f"{key}-{value}" for key, value in name.entities.items() if key not in DERIVED)
-    where = f"sub-{subject.label}, {row['bold']}"
-    if row["events"] == "n/a":
-        fix = "add the file; to leave the run out, choose tasks or sessions"
-        if scans.raw == scans.bids_dir and is_fmriprep(scans.bids_dir):
-            fix = "name the folder of the raw dataset in DatasetLinks of dataset_description.json"
-        raise InputError(
-            "a run has no events", where=where, found="no file of events applies to it",
-            expected=f"{run}_events.tsv beside it, or one above that applies", fix=fix,
-        )  # fmt: skip
-    try:
-        with Path(scans.bids_dir, row["events"]).open("rb") as file:
-            header = file.readline(65536).decode("utf-8-sig", errors="replace").split("\t")
-    except OSError as error:
-        raise InputError(
-            "the events of a run cannot be opened", where=f"sub-{subject.label}, {row['events']}",
-            found=error.strerror or "an error", expected="a readable file",
-            fix="check its permissions; fetch it if it is a link, for example with: datalad get",
-        ) from None  # fmt: skip
-    columns = {column.strip() for column in header}
-    known = "stim_file" in columns or (scans.has_table and "stimulus_id" in columns)
-    return "yes" if known else "no"
-
-
 def _several_outputs(label: str, paths: Sequence[str]) -> InputError:
     return InputError(
         "a subject is in several fMRIPrep outputs", where=f"sub-{label}", found=", ".join(paths),
@@ -351,10 +316,6 @@ def _no_space(label: str, path: str, spaces: Sequence[Space], wanted: str) -> In
     )  # fmt: skip
 
 
-def _problem_row(scans: Scans, label: str, error: InputError) -> Row:
-    return dict.fromkeys(scans.columns, "n/a") | {"subject": label, "problem": one_line(error)}
-
-
 def _misnamed(scans: Scans, label: str, path: str) -> Row:
     path = scans.relative(path)
     error = InputError(
@@ -364,7 +325,7 @@ def _misnamed(scans: Scans, label: str, path: str) -> Row:
         "letters and digits",
         fix="rename the file and its events",
     )  # fmt: skip
-    return _problem_row(scans, label, error) | {"modality": "fmri", "bold": path}
+    return problem_row(scans, label, error) | {"modality": "fmri", "bold": path}
 
 
 def _nothing(scans: Scans, label: str, raw: SubjectFiles, resting: str) -> Row:
@@ -380,9 +341,11 @@ def _nothing(scans: Scans, label: str, raw: SubjectFiles, resting: str) -> Row:
         what = "a subject has no responses and no scans"
     error = InputError(
         what, where=f"sub-{label}", found=found or "nothing",
-        expected=f"func/sub-{label}_task-<label>_bold.nii.gz with events, "
-        f"or sub-{label}_responses.npy and sub-{label}_trials.tsv",
+        expected=f"func/sub-{label}_task-<label>_bold.nii.gz, or a recording in eeg/ or meg/, with "
+        f"events, or sub-{label}_responses.npy and sub-{label}_trials.tsv",
         fix="add the files, or remove the folder",
     )  # fmt: skip
-    row = _problem_row(scans, label, error)
-    return row | ({"modality": "fmri", "bold": resting} if resting else {})
+    row = problem_row(scans, label, error)
+    kind = "eeg" if "/eeg/" in resting else "meg" if "/meg/" in resting else "fmri"
+    column = "bold" if kind == "fmri" else "recording"
+    return row | ({"modality": kind, column: resting} if resting else {})

@@ -8,7 +8,11 @@ from pydantic import Field, field_validator
 
 from afterimage.settings import Settings
 from afterimage.stages.clean_bold import Config as CleanBold
+from afterimage.stages.clean_meeg import Config as CleanMeeg
+from afterimage.stages.decode_conditions import Config as DecodeConditions
+from afterimage.stages.epoch_meeg import Config as EpochMeeg
 from afterimage.stages.evaluate import Config as Evaluate
+from afterimage.stages.evaluate_time import Config as EvaluateTime
 from afterimage.stages.extract_features import Config as ExtractFeatures
 from afterimage.stages.fit_responses import Config as FitResponses
 from afterimage.stages.prepare_responses import Config as PrepareResponses
@@ -36,12 +40,16 @@ class Config(Settings):
     reference_bold: ReferenceBold = ReferenceBold()
     clean_bold: CleanBold = CleanBold()
     fit_responses: FitResponses = FitResponses()
+    clean_meeg: CleanMeeg = CleanMeeg()
+    epoch_meeg: EpochMeeg = EpochMeeg()
     prepare_responses: PrepareResponses = PrepareResponses()
+    decode_conditions: DecodeConditions = DecodeConditions()
     train_generator: TrainGenerator = TrainGenerator()
     extract_features: ExtractFeatures = ExtractFeatures()
     train_decoder: TrainDecoder = TrainDecoder()
     reconstruct: Reconstruct = Reconstruct()
     evaluate: Evaluate = Evaluate()
+    evaluate_time: EvaluateTime = EvaluateTime()
     report_subject: ReportSubject = ReportSubject()
     report_group: ReportGroup = ReportGroup()
 

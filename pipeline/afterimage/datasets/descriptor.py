@@ -39,7 +39,7 @@ class Descriptor(Settings):
     doi: str | None = Field(pattern=r"^10\.\d{4,}/\S+$", description="DOI of the dataset")
     paper: Paper | None = Field(description="the paper to cite")
     licence: str = Field(description="of the recordings")
-    modality: Literal["fmri"] = Field(description="kind of recording")
+    modality: Literal["fmri", "eeg", "meg"] = Field(description="kind of recording")
     way_in: tuple[Literal["prepared", "bids"], ...] = Field(
         min_length=1, description="what the reader writes: prepared responses, or a BIDS folder"
     )

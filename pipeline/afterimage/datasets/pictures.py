@@ -65,7 +65,7 @@ class PictureFolder:
         else:
             if place.is_dir() and not place.is_symlink():
                 place.rmdir()
-            _link_folder(self.root, place)
+            link_folder(self.root, place)
 
     def notes(self, where_to_ask: str) -> list[str]:
         """Return a note on the pictures that are not there, or nothing."""
@@ -97,7 +97,8 @@ def link_file(source: Path, place: Path, *, symbolic: bool = True) -> None:
     shutil.copyfile(source, place)
 
 
-def _link_folder(source: Path, place: Path) -> None:
+def link_folder(source: Path, place: Path) -> None:
+    """Put a folder at ``place``: a link where the disk allows it, else a folder of links."""
     place.parent.mkdir(parents=True, exist_ok=True)
     if place.is_symlink():
         place.unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ class ResponsesWriter:
 
     Parameters
     ----------
-    array : array of shape (n_trials, n_units), float32
+    array : array of shape (n_trials, n_units) or (n_trials, n_units, n_times), float32
         The file, mapped into memory for writing.
     """
 
@@ -31,9 +32,9 @@ class ResponsesWriter:
         self._bad = np.zeros(array.shape[1], dtype=bool)
 
     def append(self, rows: np.ndarray) -> None:
-        """Write the next trials; an array of shape (k, n_units)."""
+        """Write the next trials; an array of shape (k, n_units) or (k, n_units, n_times)."""
         self._array[self._row : self._row + len(rows)] = rows
-        self._bad |= ~np.isfinite(rows).all(axis=0)
+        self._bad |= ~np.isfinite(rows).all(axis=(0, *range(2, rows.ndim)))
         self._row += len(rows)
 
     def write_units(self, units: slice, values: np.ndarray) -> None:
@@ -55,31 +56,38 @@ class ResponsesWriter:
 
 @contextmanager
 def responses_writer(
-    target: Path, subject: str, n_trials: int, n_units: int, notes: list[str]
+    target: Path,
+    subject: str,
+    n_trials: int,
+    n_units: int,
+    notes: list[str],
+    n_times: int | None = None,
 ) -> Iterator[ResponsesWriter]:
     """Open ``sub-<subject>_responses.npy`` for writing; it appears when all trials are written.
+
+    With ``n_times`` it has a time axis, and its units are channels; without, they are voxels.
 
     A unit with a value that is not finite in any trial is NaN in all of them, so that
     `prepare_responses` drops and counts it; a note says how many there are.
     """
     path = target / f"sub-{subject}" / f"sub-{subject}_responses.npy"
+    what = "voxels" if n_times is None else "channels"
+    shape = (n_trials, n_units) if n_times is None else (n_trials, n_units, n_times)
     if not n_units or not n_trials:
         raise InputError(
             "a subject has no response left", where=f"sub-{subject}",
-            found=f"{n_trials} trials, {n_units} voxels", expected="at least one of each",
-            fix="check the options roi, sessions and split",
+            found=f"{n_trials} trials, {n_units} {what}", expected="at least one of each",
+            fix="check the options that choose units, sessions and split",
         )  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
-    require_space(path.parent, 4 * n_trials * n_units)
+    require_space(path.parent, 4 * math.prod(shape))
     with atomic_path(path) as temporary:
-        array = np.lib.format.open_memmap(
-            temporary, mode="w+", dtype=np.float32, shape=(n_trials, n_units)
-        )
+        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
         writer = ResponsesWriter(array)
         yield writer
         if n_bad := writer.finish():
             notes.append(
-                f"sub-{subject}: {n_bad} of {n_units} voxels have values that are not finite in "
+                f"sub-{subject}: {n_bad} of {n_units} {what} have values that are not finite in "
                 "some trials; they are left out"
             )
         array.flush()

@@ -3,14 +3,19 @@
 Learning Transferable Visual Models From Natural Language Supervision (Radford et al. 2021,
 arXiv:2103.00020) for CLIP; DINOv2 (Oquab et al. 2023, arXiv:2304.07193) and others through the same
 code: the folder's own image processor prepares the picture, the folder's own class embeds it.
+
+What differs: the features may come from any hidden layer, and may be averaged over views of the
+picture (NeuroBridge, arXiv:2511.06836, where this gains most): what a brain tells of a picture
+hardly depends on its exact crop, so neither should its target. Unlike there, the views are seeded,
+and the same for every picture.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from afterimage.errors import ConfigError
 from afterimage.features.registry import ENCODERS
@@ -19,6 +24,8 @@ from afterimage.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import torch
 
 
 class VisionSettings(Settings):
@@ -31,10 +38,32 @@ class VisionSettings(Settings):
     output: Literal["embedding", "tokens"] = Field(
         "embedding", description="one vector an image, or all tokens of a layer"
     )
-    layer: int = Field(
-        -1, description="hidden layer that tokens are taken from; -1 is the last, 0 the input"
+    layer: Literal["projection", "last"] | int = Field(
+        "projection",
+        description="what the embedding is made of: the model's own (projected or pooled) output, "
+        "its last tokens, or those of a hidden layer (0 the input, -1 the last); intermediate "
+        "layers are often easier to decode",
     )
+    pooling: Literal["cls", "mean"] = Field(
+        "mean", description="how tokens of a layer become one vector: the class token, or the mean"
+    )
+    n_augmentations: int = Field(
+        0, ge=0, description="random views (crop, flip, blur) averaged with the picture itself"
+    )
+    normalise: Literal["none", "unit"] = Field(
+        "none", description="scale every feature vector to unit norm, or leave it as it is"
+    )
+    random_state: int = Field(0, ge=0, description="seed of the views, the same for all pictures")
     batch_size: int = Field(64, ge=1, description="pictures a forward pass")
+
+    @model_validator(mode="after")
+    def _views_have_no_common_tokens(self) -> Self:
+        if self.output == "tokens" and self.n_augmentations:
+            raise ValueError(
+                "n_augmentations needs output: embedding, for a token of another view shows "
+                "another place"
+            )
+        return self
 
 
 @ENCODERS.register("vision", VisionSettings)
@@ -42,7 +71,8 @@ class Vision:
     """Embed pictures with a transformers vision model.
 
     For CLIP-like models the embedding is the projected ``image_embeds``; for others the pooled
-    output, or the mean over tokens where the model pools nothing.
+    output, or the mean over tokens where the model pools nothing. With a layer in the settings it
+    is the pooled tokens of that layer.
 
     Parameters
     ----------
@@ -78,6 +108,10 @@ class Vision:
                 expected="config.json, model.safetensors and preprocessor_config.json",
                 fix="save the model with save_pretrained(folder, safe_serialization=True)",
             ) from None
+        # Models with a class token name it among their weights.
+        self._has_class_token = any(
+            name.endswith(("cls_token", "class_embedding")) for name, _ in model.named_parameters()
+        )
         self._model = model.eval().requires_grad_(False).to(device)
         self._settings, self._device = settings, device
 
@@ -93,21 +127,97 @@ class Vision:
         -------
         array of shape (n_images, n_features) or (n_images, n_tokens, n_features), float32
         """
-        import torch
-
         batches = []
         for start in range(0, len(images), self._settings.batch_size):
             pictures = list(images[start : start + self._settings.batch_size])
-            pixels = self._processor(images=pictures, return_tensors="pt")["pixel_values"]
-            with torch.inference_mode():
-                output = self._model(pixels.to(self._device), output_hidden_states=True)
-            if self._settings.output == "tokens":
-                values = output.hidden_states[self._settings.layer]
-            elif getattr(output, "image_embeds", None) is not None:
-                values = output.image_embeds
-            elif getattr(output, "pooler_output", None) is not None:
-                values = output.pooler_output
-            else:
-                values = output.last_hidden_state.mean(dim=1)
-            batches.append(values.float().cpu().numpy())
-        return np.concatenate(batches)
+            values = self._forward(pictures)
+            if self._settings.n_augmentations:
+                total = values.astype(np.float64)
+                for number in range(self._settings.n_augmentations):
+                    seed = (self._settings.random_state, number)
+                    total += self._forward([random_view(picture, seed) for picture in pictures])
+                values = (total / (1 + self._settings.n_augmentations)).astype(np.float32)
+            batches.append(values)
+        features = np.concatenate(batches)
+        if self._settings.normalise == "unit":
+            norm = np.linalg.norm(features, axis=-1, keepdims=True)
+            features = features / np.maximum(norm, np.finfo(np.float32).tiny)
+        return features
+
+    def _forward(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
+        """Features of pictures as they are, float32."""
+        import torch
+
+        pixels = self._processor(images=list(pictures), return_tensors="pt")["pixel_values"]
+        with torch.inference_mode():
+            output = self._model(pixels.to(self._device), output_hidden_states=True)
+        settings = self._settings
+        if settings.output == "tokens" or settings.layer != "projection":
+            values = self._tokens(output)
+            if settings.output == "embedding":
+                values = self._pooled(values)
+        elif getattr(output, "image_embeds", None) is not None:
+            values = output.image_embeds
+        elif getattr(output, "pooler_output", None) is not None:
+            values = output.pooler_output
+        else:
+            values = output.last_hidden_state.mean(dim=1)
+        return np.asarray(values.float().cpu().numpy())
+
+    def _tokens(self, output: Any) -> torch.Tensor:
+        """Tokens of the layer, (n_images, n_tokens, n_features)."""
+        layer = self._settings.layer
+        if layer == "last":
+            tokens = output.last_hidden_state
+        else:
+            hidden = output.hidden_states
+            number = -1 if layer == "projection" else int(layer)
+            if not -len(hidden) <= number < len(hidden):
+                raise ConfigError(
+                    "an image encoder has no such layer", where=str(self._settings.path),
+                    found=f"layer {number}", expected=f"{-len(hidden)} to {len(hidden) - 1}",
+                )  # fmt: skip
+            tokens = hidden[number]
+        # Convolutional models keep a map of features: each place is a token.
+        return tokens.flatten(2).transpose(1, 2) if tokens.ndim == 4 else tokens
+
+    def _pooled(self, tokens: torch.Tensor) -> torch.Tensor:
+        if self._settings.pooling == "mean":
+            return tokens.mean(dim=1)
+        if not self._has_class_token:
+            raise ConfigError(
+                "an image encoder has no class token", where=str(self._settings.path),
+                found="pooling: cls", expected="pooling: mean",
+            )  # fmt: skip
+        return tokens[:, 0]
+
+
+def random_view(picture: np.ndarray, seed: int | tuple[int, ...]) -> np.ndarray:
+    """Crop, perhaps mirror and perhaps blur a picture, the same way for the same seed.
+
+    Parameters
+    ----------
+    picture : array (height, width, 3), uint8
+    seed : int or tuple of int
+        The same seed takes the same part of every picture, whatever its size.
+
+    Returns
+    -------
+    array (height, width, 3), uint8
+        The crop (half to all of the area) at the size of the picture.
+    """
+    from PIL import Image, ImageFilter
+
+    generator = np.random.default_rng(seed)
+    side = np.sqrt(generator.uniform(0.5, 1.0))
+    left, top = generator.uniform(0, 1 - side, size=2)
+    mirrored, blurred = generator.random(2) < 0.5
+    radius = generator.uniform(0.002, 0.015)
+    height, width = picture.shape[:2]
+    box = (left * width, top * height, (left + side) * width, (top + side) * height)
+    image = Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC, box=box)
+    if mirrored:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    if blurred:
+        image = image.filter(ImageFilter.GaussianBlur(radius * max(height, width)))
+    return np.asarray(image)

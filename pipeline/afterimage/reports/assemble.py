@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit
 
 import numpy as np
 
-from afterimage.reports import gallery, tables, text, verdict
+from afterimage.reports import gallery, meeg_tables, tables, text, verdict
 from afterimage.reports.figures import GROUP_FIGURES, SUBJECT_FIGURES
 from afterimage.reports.figures.scans import carpet_order
 from afterimage.reports.figures.style import DARK, LIGHT, PANEL_WIDTH_IN, PX_PER_IN, recolour
@@ -64,9 +64,12 @@ def assemble_subject(report: SubjectReport) -> str:
     panels = {name: build(report) for name, build in SUBJECT_FIGURES.items()}
     bodies = {name: build(report) for name, build in builders.items()}
     if report.without_pictures:
-        bodies |= dict.fromkeys(("decoding", "gallery", "scores", "audit"))
-    key = "question_without_pictures" if report.without_pictures else "question"
-    sections = _sections("subject.yml", panels, bodies, key)
+        bodies |= dict.fromkeys(("gallery", "scores", "audit"))
+        if not (report.conditions or report.timing):
+            bodies["decoding"] = None
+    keys = ["question_without_pictures"] if report.without_pictures else []
+    keys += ["question_recordings"] if report.scans is None else []
+    sections = _sections("subject.yml", panels, bodies, keys)
     return _render(
         title=f"sub-{report.subject}",
         kind="Subject report",
@@ -156,12 +159,14 @@ def _n_test(report: SubjectReport) -> int | None:
 
 def _data_quality(report: SubjectReport) -> dict[str, Any] | None:
     scans = report.scans
+    recorded = meeg_tables.recorded_view(report.recordings)
     if scans is None or not (scans.runs or scans.skipped):
-        return None
+        return {"scans": None, "recorded": recorded} if recorded else None
     seconds = sum(run.n_volumes * run.t_r_s for run in scans.runs)
     first, more, n_left_out = carpet_order(scans.runs)
     return {
         "scans": scans,
+        "recorded": recorded,
         "table": tables.run_table(scans),
         "n_volumes": sum(run.n_volumes for run in scans.runs),
         "scan_time": duration(seconds),
@@ -175,7 +180,8 @@ def _data_quality(report: SubjectReport) -> dict[str, Any] | None:
 def _responses(report: SubjectReport) -> dict[str, Any]:
     data = report.responses
     quality = report.scans.responses if report.scans else None
-    estimated = {"quality": quality, "onset_warning": onset_warning(quality)}
+    evoked = report.recordings.responses if report.recordings else None
+    estimated = {"quality": quality, "onset_warning": onset_warning(quality), "evoked": evoked}
     if data is None:
         return {"facts": None, **estimated}
     _, counts = np.unique(np.asarray([str(s) for s in data.stimulus]), return_counts=True)
@@ -191,7 +197,10 @@ def _responses(report: SubjectReport) -> dict[str, Any]:
 
 
 def _decoding(report: SubjectReport) -> dict[str, Any]:
-    return {"table": tables.fit_table(report)}
+    return {
+        "table": None if report.without_pictures else tables.fit_table(report),
+        **meeg_tables.timed_view(report.timing, report.conditions),
+    }
 
 
 def _gallery(report: SubjectReport) -> dict[str, Any]:
@@ -295,7 +304,7 @@ def _sections(
     spec: str,
     panels: Mapping[str, list[Panel]],
     bodies: Mapping[str, dict[str, Any] | None],
-    question: str = "question",
+    questions: Sequence[str] = (),
 ) -> tuple[Section, ...]:
     """Lay out the sections in the order of the spec; those whose body is None are left out."""
     sections, number = [], 0
@@ -313,7 +322,9 @@ def _sections(
             Section(
                 id=entry["id"],
                 title=entry["title"],
-                question=entry.get(question, entry["question"]),
+                question=next(
+                    (entry[key] for key in questions if key in entry), entry["question"]
+                ),
                 template=f"sections/{entry['id']}.html.jinja",
                 figures=tuple(figures),
                 body=body,

@@ -2,7 +2,8 @@
 
 A stage reads files and fills a `SubjectReport` or `GroupReport`; `assemble` turns it into HTML.
 Every field without a default is needed; every other one may be left out, and the page says so.
-What is said of scans is in `scans`, of the run itself in `provenance`.
+What is said of scans is in `scans`, of EEG and MEG in `recordings`, of the run itself in
+`provenance`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from afterimage.reports.provenance import ConfigChange, Exclusion, StageError, StageRun
+from afterimage.reports.recordings import ConditionScore, Recordings, TimeResolved
 from afterimage.reports.scans import ScanQuality
 
 Row = Mapping[str, Any]
@@ -186,6 +188,12 @@ class SubjectReport:
         Units, trials and files left out, and why.
     scans : ScanQuality, optional
         Quality of the scans that the responses come from; None for prepared responses.
+    recordings : Recordings, optional
+        Quality of the EEG or MEG recordings that the responses come from.
+    timing : TimeResolved, optional
+        Decoding over time and over repetitions.
+    conditions : sequence of ConditionScore
+        Decoding of conditions rather than pictures.
     responses : Responses, optional
     fits : sequence of BlockFit
         One a decoder and feature block.
@@ -224,6 +232,9 @@ class SubjectReport:
     runtime_s: float | None = None
     exclusions: Sequence[Exclusion] = ()
     scans: ScanQuality | None = None
+    recordings: Recordings | None = None
+    timing: TimeResolved | None = None
+    conditions: Sequence[ConditionScore] = ()
     responses: Responses | None = None
     fits: Sequence[BlockFit] = ()
     gallery: Gallery | None = None

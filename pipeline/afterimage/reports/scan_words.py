@@ -101,6 +101,7 @@ def response_findings(report: SubjectReport) -> list[Finding]:
             )
         )
     ceiling = report.responses.ceiling if report.responses else None
+    kind = report.responses.unit_kind if report.responses else "unit"
     if ceiling is not None and np.isfinite(ceiling).any():
         median = float(np.nanmedian(ceiling))
         state = "yes" if median >= 0.3 else "partly" if median >= 0.1 else "no"
@@ -109,7 +110,7 @@ def response_findings(report: SubjectReport) -> list[Finding]:
                 "Are the responses reproducible?",
                 state,
                 {"yes": "Yes", "partly": "Weakly", "no": "No"}[state],
-                f"The median noise ceiling of the voxels kept is r = {median:.2f} for one trial: "
+                f"The median noise ceiling of the {kind}s kept is r = {median:.2f} for one trial: "
                 "the most that a perfect model could reach. 0.3 and more is good, below 0.1 poor.",
             )
         )

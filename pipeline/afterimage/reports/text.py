@@ -15,6 +15,7 @@ import numpy as np
 from afterimage.reports.labels import method_of
 from afterimage.reports.model import GroupReport, SubjectReport
 from afterimage.reports.provenance import StageRun
+from afterimage.reports.recordings import Recordings
 from afterimage.reports.scans import ScanQuality
 
 _CITATION = re.compile(r"\[([^\]]*@[^\]]*)\]")
@@ -31,6 +32,7 @@ class Reference:
     year: int
     doi: str
     type: str
+    url: str = ""
 
     @property
     def short(self) -> str:
@@ -55,7 +57,7 @@ class Reference:
             "title": f"{{{self.title}}}",
             venue.get(self.type, "howpublished"): self.venue,
             "year": str(self.year),
-            "doi": self.doi,
+            **({"doi": self.doi} if self.doi else {"url": self.url}),
         }
         body = ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items())
         return f"@{self.type}{{{self.key},\n{body}\n}}"
@@ -97,8 +99,9 @@ def references() -> Mapping[str, Reference]:
             title=entry["title"],
             venue=entry["venue"],
             year=entry["year"],
-            doi=entry["doi"],
+            doi=entry.get("doi", ""),
             type=entry.get("type", "article"),
+            url=entry.get("url", ""),
         )
         for key, entry in read_spec("references.yml").items()
     }
@@ -120,6 +123,7 @@ def subject_tags(report: SubjectReport) -> set[str]:
     if report.audit is not None:
         tags.add("audit")
     tags |= _scan_tags(report.scans)
+    tags |= _recording_tags(report)
     if report.without_pictures:
         tags.add("without_pictures")
     if subject_facts(report).get("n_test_trials") == 0:
@@ -142,6 +146,41 @@ def _scan_tags(scans: ScanQuality | None) -> set[str]:
         tags.add(f"estimator:{quality.estimator}")
         tags |= {f"map:{name}" for name in quality.maps}
     return tags
+
+
+def _recording_tags(report: SubjectReport) -> set[str]:
+    tags = set()
+    if (recordings := report.recordings) is not None and recordings.runs:
+        runs = recordings.runs
+        notes = " ".join(note for run in runs for note in run.notes).lower()
+        tags |= {"recordings", f"modality:{recordings.modality}"}
+        tags |= {"ica"} if any(run.components for run in runs) else set()
+        tags |= (
+            {"iclabel"}
+            if any(np.isfinite(c.probability) for r in runs for c in r.components)
+            else set()
+        )
+        tags |= {"bad_channels"} if recordings.bad_counts else set()
+        tags |= (
+            {"interpolated"} if any("interpolated" in r.repaired.values() for r in runs) else set()
+        )
+        tags |= {"bad_segments"} if any(len(run.bad_segments) for run in runs) else set()
+        tags |= {"average_reference"} if any("average" in run.reference for run in runs) else set()
+        tags |= (
+            {"sss"}
+            if any(word in notes for word in ("signal space separation", "maxwell"))
+            else set()
+        )
+        if (responses := recordings.responses) is not None:
+            tags.add("epochs")
+            tags |= {"whitened"} if responses.eigenvalues else set()
+    if (timing := report.timing) is not None:
+        tags |= {f"time:{curve.kind}" for curve in timing.curves} | {"timing"}
+        tags |= {"time:generalisation"} if timing.matrices else set()
+    tags |= {f"classifier:{score.method.replace('_', '').lower()}" for score in report.conditions}
+    tags |= {"conditions"} if report.conditions else set()
+    tags |= {"alarm"} if any(s.before_stimulus for s in report.conditions) else set()
+    return tags | ({"alarm"} if report.timing and report.timing.alarms else set())
 
 
 def _row_tags(rows: Sequence[Mapping[str, Any]]) -> set[str]:
@@ -171,7 +210,33 @@ def subject_facts(report: SubjectReport) -> dict[str, Any]:
         runs = report.scans.runs
         facts |= {"n_runs": len(runs), "n_volumes": sum(run.n_volumes for run in runs)}
         facts["n_censored"] = sum(run.n_censored for run in runs)
+    if report.recordings is not None and report.recordings.runs:
+        facts |= _recording_facts(report.recordings)
     return facts | dict(report.facts)
+
+
+def _recording_facts(recordings: Recordings) -> dict[str, Any]:
+    """Count what the methods text says of recordings; the filters are those of the first run."""
+    runs, first = recordings.runs, recordings.runs[0]
+    facts: dict[str, Any] = {
+        "n_runs": len(runs),
+        "modality": recordings.modality.upper(),
+        "n_bad_channels": f"{np.mean([len(run.bad_channels) for run in runs]):.1f}",
+        "bad_percent": f"{100 * np.mean([run.bad_share for run in runs]):.1f}",
+        "n_components_removed": f"{np.mean([run.n_removed for run in runs]):.1f}",
+    }
+    if recordings.sensors is not None:
+        facts["n_channels"] = len(recordings.sensors.names)
+    for key, value in (
+        ("sampling_rate_hz", first.sampling_rate_hz), ("band_low_hz", first.highpass_hz),
+        ("band_high_hz", first.lowpass_hz), ("line_freq_hz", first.line_freq_hz),
+    ):  # fmt: skip
+        if np.isfinite(value):
+            facts[key] = f"{value:g}"
+    if (responses := recordings.responses) is not None and len(responses.times_s):
+        start, end = 1000 * responses.times_s[[0, -1]]
+        facts |= {"epoch_start_ms": f"{start:.0f}".replace("-", "−"), "epoch_end_ms": f"{end:.0f}"}
+    return facts
 
 
 def methods_text(

@@ -23,6 +23,11 @@ from afterimage.reports.labels import (
 from afterimage.reports.model import Row, SubjectReport
 from afterimage.reports.page import Finding, Verdict
 from afterimage.reports.scan_words import response_findings, scan_warnings
+from afterimage.reports.time_words import (
+    condition_findings,
+    recording_findings,
+    recording_warnings,
+)
 
 
 def headline(report: SubjectReport) -> Row | None:
@@ -54,14 +59,7 @@ def judge(report: SubjectReport) -> Verdict:
             warnings=warnings,
         )
     if row is None and report.without_pictures:
-        return Verdict(
-            "This dataset has no pictures, so nothing was reconstructed.",
-            "partly" if warnings else "unknown",
-            "The scans and the responses to each trial are described below; they can be decoded "
-            "by category from the file of trials.",
-            tuple(response_findings(report)),
-            warnings,
-        )
+        return _without_pictures(report, warnings)
     if row is None:
         why = f" ({report.unscored})" if report.unscored else ""
         return Verdict(
@@ -80,6 +78,7 @@ def judge(report: SubjectReport) -> Verdict:
     oracle = _oracle(row, report)
     if oracle:
         findings.append(oracle)
+    findings += recording_findings(report)
     states = [finding.state for finding in findings[:2]]
     state = "yes" if set(states) <= {"yes"} else "no" if states[0] == "no" else "partly"
     near = len(report.audit.near_duplicates) if report.audit else 0
@@ -96,6 +95,35 @@ def judge(report: SubjectReport) -> Verdict:
         "fixed before any score is read. The other methods and metrics are under Scores."
     )
     return Verdict(_sentence(findings), state, basis, tuple(findings), warnings)
+
+
+def _without_pictures(report: SubjectReport, warnings: tuple[str, ...]) -> Verdict:
+    """Judge responses, and conditions told apart by them, where there was nothing to reconstruct."""
+    told = condition_findings(report.conditions)
+    sentence, state = "This dataset has no pictures, so nothing was reconstructed.", "unknown"
+    basis = (
+        "The scans and the responses to each trial are described below; they can be decoded "
+        "by category from the file of trials."
+    )
+    if told:
+        state = told[0].state
+        end = {
+            "yes": "the conditions can be told apart",
+            "partly": "the conditions can perhaps be told apart",
+            "no": "the conditions cannot be told apart",
+            "unknown": "chance is not known for the decoding of conditions",
+        }[state]
+        sentence = f"This dataset has no pictures, so nothing was reconstructed; {end}."
+        basis = (
+            "Judged on the first contrast and classifier, fixed before any score is read. The "
+            "others are under Decoding."
+        )
+    elif report.recordings is not None:
+        basis = "The recordings and the responses to each trial are described below."
+    if warnings and state in ("yes", "unknown"):
+        state = "partly"
+    findings = (*response_findings(report), *recording_findings(report))
+    return Verdict(sentence, state, basis, findings, warnings)
 
 
 def _failure(report: SubjectReport) -> str:
@@ -248,7 +276,7 @@ def _warnings(report: SubjectReport) -> list[str]:
             warnings.append(
                 f"Stale: the output of {run.name} is {run.stale}. Run again before use."
             )
-    warnings += scan_warnings(report.scans)
+    warnings += scan_warnings(report.scans) + recording_warnings(report)
     if report.audit is None:
         return warnings
     for check in report.audit.leak_linter:

@@ -17,8 +17,10 @@ from afterimage.reports import model
 from afterimage.reports.provenance import ConfigChange, StageError, StageRun
 from afterimage.reports.scan_words import onset_warning
 from afterimage.reports.scans import ResponseQuality
+from afterimage.reports.time_words import alarm_warning
 from afterimage.settings import StageConfig
 from afterimage.stages import report_stages
+from afterimage.stages.report_time import read_conditions, read_timing
 
 VERSION = 2
 CITES = ("molder2021", "gorgolewski2016")
@@ -99,7 +101,9 @@ def build(root: Path, config: Config) -> str:
                 for stage, module in links.items()
             ],
             dataset=report_stages.dataset_name(bids_dir),
-            versions=report_stages.versions(scans="clean_bold" in links),
+            versions=report_stages.versions(
+                scans="clean_bold" in links, recordings="clean_meeg" in links
+            ),
             command="afterimage BIDS_DIR OUT_DIR participant",
             config_changes=[ConfigChange(*map(str, change)) for change in config.changes],
             headline_metric=config.headline_metric,
@@ -132,7 +136,7 @@ def _subject(
         status=_status(fatal, rows, scored=scored, responses=trials.is_file()),
         stage=fatal[0].stage if fatal else "",
         message=fatal[0].message if fatal else "",
-        warnings=_warnings(quality),
+        warnings=[*_warnings(quality), *_alarms(folder, name)],
         n_units=quality["n_units_kept"] if quality else None,
         n_train_trials=quality["n_trials"].get("train", 0) if quality else None,
         n_test_stimuli=quality["n_stimuli"].get("test", 0) if quality else None,
@@ -190,3 +194,11 @@ def _across_subjects(root: Path, labels: list[str]) -> list[dict[str, Any]]:
             "detail": detail,
         }
     ]
+
+
+def _alarms(folder: Path, name: str) -> list[str]:
+    """Say whether something is decoded from before the stimulus."""
+    timing = read_timing(folder / "evaluation" / f"{name}_time.nc")
+    conditions = read_conditions(folder / "decoding" / f"{name}_conditions.tsv")
+    warning = alarm_warning(timing, conditions)
+    return [warning] if warning else []

@@ -7,17 +7,22 @@ from typing import Any
 
 import numpy as np
 
-from afterimage.io.arrays import open_dataset
 from afterimage.io.tables import read_json
+from afterimage.io.trials import open_trials
 from afterimage.reports import model
 from afterimage.reports.provenance import Exclusion
+from afterimage.reports.recordings import Recordings
 from afterimage.reports.scans import ScanQuality
 
 #: Trials and units shown in the figures of responses, at most.
 SHOWN = 2000
+#: Values of trials with a time axis that are held at once, at most.
+MAX_VALUES = 25_000_000
 
 
-def exclusions(quality: dict[str, Any] | None, scans: ScanQuality | None) -> list[Exclusion]:
+def exclusions(
+    quality: dict[str, Any] | None, scans: ScanQuality | Recordings | None
+) -> list[Exclusion]:
     """List the units, trials and runs that were left out, and why."""
     excluded = [
         Exclusion(f"run {run.name}", run.reason.partition(";")[0])
@@ -41,6 +46,7 @@ def counts(quality: dict[str, Any] | None) -> dict[str, Any]:
     if not quality:
         return {}
     found = {"n_units": quality["n_units_kept"]}
+    found["n_trials"] = sum(quality["n_trials"].values())
     for split in ("train", "test"):
         found[f"n_{split}_trials"] = quality["n_trials"].get(split, 0)
         found[f"n_{split}_stimuli"] = quality["n_stimuli"].get(split, 0)
@@ -58,10 +64,12 @@ def read_responses(path: Path, quality: dict[str, Any] | None) -> model.Response
     """Read an even choice of the trials and units of a file of trials."""
     if not path.is_file():
         return None
-    with open_dataset(path) as dataset:
+    with open_trials(path) as dataset:
         n_trials, n_units = dataset.sizes["trial"], dataset.sizes["unit"]
+        n_values = min(n_units, SHOWN) * dataset.sizes.get("time", 1)
+        n_shown = min(SHOWN, max(MAX_VALUES // n_values, 50))
         # An even choice of trials and units keeps the report of a large study small and quick.
-        trials = np.unique(np.linspace(0, n_trials - 1, min(n_trials, SHOWN)).astype(int))
+        trials = np.unique(np.linspace(0, n_trials - 1, min(n_trials, n_shown)).astype(int))
         units = np.unique(np.linspace(0, n_units - 1, min(n_units, SHOWN)).astype(int))
         part = dataset.isel(trial=trials, unit=units)
         kind = str(dataset["kind"].values[0])

@@ -138,11 +138,12 @@ def _run(dataset: xarray.Dataset, series_path: Path | None) -> RunQuality:
         n_censored=int(attributes.get("n_censored", censored.sum())),
         median_tsnr=float(attributes.get("median_tsnr", np.nan)),
         mean_fd_mm=float(attributes.get("mean_fd_mm", np.nan)),
-        notes=_notes(attributes),
+        notes=read_notes(attributes),
     )
 
 
-def _notes(attributes: dict[str, Any]) -> list[str]:
+def read_notes(attributes: dict[str, Any]) -> list[str]:
+    """Return the notes of a stage as sentences."""
     notes = [note.strip() for note in str(attributes.get("notes", "")).split(";")]
     return [f"{note[:1].upper()}{note[1:].rstrip('.')}." for note in notes if note]
 
@@ -174,7 +175,7 @@ def _with_responses(scans: ScanQuality, path: Path) -> ScanQuality:
             for name, values in arrays.items()
             if name.startswith("map_")
         },
-        notes=_notes(attributes),
+        notes=read_notes(attributes),
     )
     brain, units = arrays.get("brain_mask"), arrays.get("units_mask")
     return replace(

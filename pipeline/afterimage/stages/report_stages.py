@@ -13,7 +13,11 @@ from afterimage.io.tables import Row, read_json, read_tsv
 from afterimage.reports.provenance import StageError, StageRun
 from afterimage.stages import (
     clean_bold,
+    clean_meeg,
+    decode_conditions,
+    epoch_meeg,
     evaluate,
+    evaluate_time,
     extract_features,
     fit_responses,
     prepare_responses,
@@ -31,6 +35,15 @@ SCANNED: tuple[Link, ...] = (
     ("reference_bold", reference_bold, "{s}_desc-reference_boldref.nii.gz"),
     ("clean_bold", clean_bold, "**/func/{s}*_desc-clean_series.json"),
     ("fit_responses", fit_responses, "{s}_trials.json"),
+)
+RECORDED: tuple[Link, ...] = (
+    ("clean_meeg", clean_meeg, "**/*eg/{s}*_desc-clean_series.json"),
+    ("epoch_meeg", epoch_meeg, "{s}_trials.json"),
+)
+#: What follows EEG and MEG where there are pictures, and where there are none.
+TIMED: tuple[Link, ...] = (("evaluate_time", evaluate_time, "evaluation/{s}_time.json"),)
+CONDITIONS: tuple[Link, ...] = (
+    ("decode_conditions", decode_conditions, "decoding/{s}_conditions.json"),
 )
 #: What follows where there are pictures.
 PICTURED: tuple[Link, ...] = (
@@ -57,6 +70,13 @@ def has_scans(folder: Path, rows: Sequence[Row]) -> bool:
     return any(folder.glob("**/func/*_desc-bold_quality.nc"))
 
 
+def has_recordings(folder: Path, rows: Sequence[Row]) -> bool:
+    """Say whether the responses of a subject come from EEG or MEG, by its rows, else its files."""
+    if any(row.get("recording", "n/a") != "n/a" for row in rows):
+        return True
+    return any(any(folder.glob(f"**/{kind}/*_desc-meeg_quality.nc")) for kind in ("eeg", "meg"))
+
+
 def has_pictures(rows: Sequence[Row]) -> bool:
     """Say whether any row has pictures; a table that does not tell is taken to have some."""
     return not rows or any(row.get("stimuli", "yes") != "no" for row in rows)
@@ -64,8 +84,13 @@ def has_pictures(rows: Sequence[Row]) -> bool:
 
 def chain(folder: Path, rows: Sequence[Row], sections: dict[str, Any]) -> list[Link]:
     """Return the stages that a subject goes through before its report, in order."""
-    links = [*(SCANNED if has_scans(folder, rows) else PREPARED)]
-    links += PICTURED if has_pictures(rows) else ()
+    recorded = has_recordings(folder, rows)
+    first = RECORDED if recorded else SCANNED if has_scans(folder, rows) else PREPARED
+    links = [*first, *(PICTURED if has_pictures(rows) else ())]
+    if recorded:
+        told = any(folder.glob("decoding/*_conditions.tsv"))
+        links += TIMED if has_pictures(rows) else ()
+        links += CONDITIONS if told or not has_pictures(rows) else ()
     trained = sections.get("train_generator", {}).get("enabled")
     return [link for link in links if link[0] != "train_generator" or trained]
 
@@ -206,16 +231,19 @@ def _scan_facts(sections: dict[str, Any]) -> dict[str, Any]:
     return {"nuisance": nuisance or None, "high_pass_hz": section.get("high_pass_hz") or None}
 
 
-def versions(*, scans: bool = False) -> dict[str, str]:
+def versions(*, scans: bool = False, recordings: bool = False) -> dict[str, str]:
     """Return the versions of the packages whose numbers the results rest on.
 
     Parameters
     ----------
     scans : bool
         Whether scans were read.
+    recordings : bool
+        Whether EEG or MEG was read.
     """
     names = ["numpy", "scipy", "scikit-learn", "himalaya", "torch", "diffusers", "transformers"]
     names += ["nibabel", "nilearn"] if scans else []
+    names += ["mne", "mne-bids", "pyriemann"] if recordings else []
     return {"afterimage": __version__} | {
         name: importlib.metadata.version(name) for name in (*names, "snakemake")
     }

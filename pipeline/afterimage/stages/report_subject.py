@@ -14,6 +14,7 @@ from afterimage.io.tables import read_tsv
 from afterimage.reports import model
 from afterimage.reports.provenance import ConfigChange, StageRun
 from afterimage.settings import StageConfig
+from afterimage.stages.report_meeg import read_recordings
 from afterimage.stages.report_pictures import audit_record, gallery
 from afterimage.stages.report_recordings import counts, exclusions, read_fits, read_responses
 from afterimage.stages.report_scans import read_scans
@@ -28,6 +29,7 @@ from afterimage.stages.report_stages import (
     stage_runs,
     versions,
 )
+from afterimage.stages.report_time import read_conditions, read_timing
 
 VERSION = 2
 CITES = ("molder2021", "gorgolewski2016")
@@ -102,16 +104,20 @@ def build(root: Path, subject: str, config: Config) -> str:
     rows = read_rows(root, subject)
     errors = stage_errors(root, name, rows)
     quality = optional_json(folder / f"{name}_quality.json")
-    scans = read_scans(folder, name, rows)
+    recordings = read_recordings(folder, name, rows, quality)
+    scans = None if recordings else read_scans(folder, name, rows)
     bids_dir = dataset_of(root)
     report = model.SubjectReport(
         subject=subject,
         dataset=dataset_name(bids_dir),
-        versions=versions(scans=scans is not None),
+        versions=versions(scans=scans is not None, recordings=recordings is not None),
         command="afterimage BIDS_DIR OUT_DIR participant",
         config_changes=[ConfigChange(*map(str, change)) for change in config.changes],
-        exclusions=exclusions(quality, scans),
+        exclusions=exclusions(quality, scans or recordings),
         scans=scans,
+        recordings=recordings,
+        timing=read_timing(folder / "evaluation" / f"{name}_time.nc"),
+        conditions=read_conditions(folder / "decoding" / f"{name}_conditions.tsv"),
         responses=read_responses(folder / f"{name}_trials.nc", quality),
         stages=[
             *stage_runs(root, name, rows, config.sections, errors),

@@ -29,22 +29,27 @@ from afterimage.io.atomic import write_json
 STAGES = (
     "simulate_responses",
     "simulate_bold",
+    "simulate_meeg",
     "import_dataset",
     "reference_bold",
     "clean_bold",
     "fit_responses",
+    "clean_meeg",
+    "epoch_meeg",
     "prepare_responses",
+    "decode_conditions",
     "train_generator",
     "extract_features",
     "train_decoder",
     "reconstruct",
     "evaluate",
+    "evaluate_time",
     "report_subject",
     "report_group",
 )
 
 #: Stages that make a dataset to run on: commands of their own start them, not the workflow.
-WITHOUT_RULE = ("simulate_responses", "simulate_bold", "import_dataset")
+WITHOUT_RULE = ("simulate_responses", "simulate_bold", "simulate_meeg", "import_dataset")
 
 #: What is said of a job whose process ended before it could say anything itself.
 KILLED = str(

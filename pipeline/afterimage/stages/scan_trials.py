@@ -160,7 +160,9 @@ def open_scans(
     return scans, notes + missing_conditions([scan.events for scan in scans])
 
 
-def split_scans(scans: Sequence[Scan], inputs: Any, config: Any, subject: str) -> Split:
+def split_scans(
+    scans: Sequence[Scan], inputs: Any, config: Any, subject: str, stage: str = "fit_responses"
+) -> Split:
     """Give every trial its split, once, and say which pictures the stimuli are.
 
     Where pictures are known, the split is by stimulus: from the table of stimuli, from the runs
@@ -171,8 +173,10 @@ def split_scans(scans: Sequence[Scan], inputs: Any, config: Any, subject: str) -
     ----------
     scans : sequence of Scan
     inputs, config
-        Inputs and Config of `fit_responses`.
+        Inputs and Config of `fit_responses` or `epoch_meeg`.
     subject : str
+    stage : str
+        Whose settings they are, for messages.
 
     Returns
     -------
@@ -185,7 +189,7 @@ def split_scans(scans: Sequence[Scan], inputs: Any, config: Any, subject: str) -
             raise InputError(
                 "no run is one of the test runs", where=subject, found=", ".join(config.test_runs),
                 expected=", ".join(scan.label for scan in scans),
-                fix="correct fit_responses.test_runs",
+                fix=f"correct {stage}.test_runs",
             )  # fmt: skip
         tests = np.repeat(held_out, [len(scan.events) for scan in scans])
         for row, test in zip(rows, tests, strict=True):

@@ -116,7 +116,9 @@ def run(
     _describe_derivatives(folder / "derivatives")
     n_pictures = config.n_training_images + config.n_test_images
     images, attributes, captions = draw_stimuli(n_pictures, config.random_state)
-    names = _write_stimuli(folder / "stimuli", images, attributes, captions, config)
+    names = write_stimuli(
+        folder / "stimuli", images, attributes, captions, config.n_training_images
+    )
     numbers = range(1, config.n_subjects + 1)
     n_runs = {}
     for number in numbers:
@@ -179,19 +181,19 @@ def _scanner(config: Config) -> Scanner:
     )  # fmt: skip
 
 
-def _write_stimuli(
+def write_stimuli(
     folder: Path,
     images: np.ndarray,
     attributes: Mapping[str, np.ndarray],
     captions: Sequence[str],
-    config: Config,
+    n_training: int,
 ) -> list[str]:
-    """Write the pictures and their table; return their ids."""
+    """Write the pictures, those for training first, and their table; return their ids."""
     names = [f"picture{index:04d}" for index in range(len(images))]
     rows = []
     for index, name in enumerate(names):
         write_png(folder / f"{name}.png", images[index])
-        split = "train" if index < config.n_training_images else "test"
+        split = "train" if index < n_training else "test"
         row = {"stimulus_id": name, "file": f"{name}.png", "split": split}
         values = {key: column[index].item() for key, column in attributes.items()}
         rows.append({**row, "caption": captions[index], **values})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,59 @@ class LoopSettings(Settings):
     gradient_clip: float = Field(default=1.0, gt=0, description="Largest norm of the gradient.")
     bf16: bool = Field(default=False, description="Compute in bfloat16 where safe.")
     checkpoint_every: int = Field(default=500, ge=1, description="Steps between two checkpoints.")
+
+
+@dataclass
+class EarlyStopping:
+    """Keeps the averaged weights that score best on held-out examples, and says when to stop.
+
+    Parameters
+    ----------
+    score : callable
+        Returns the score of the objective's model, higher is better; called with the averaged
+        weights in place and the objective in evaluation mode.
+    every : int
+        Steps between two looks.
+    patience : int
+        Looks without a better score after which the run stops.
+    """
+
+    score: Callable[[], float]
+    every: int
+    patience: int
+    best: float = -float("inf")
+    n_worse: int = 0
+    history: list[tuple[int, float]] = field(default_factory=list)
+    weights: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether patience is at its end."""
+        return self.n_worse >= self.patience
+
+    def look(
+        self,
+        step: int,
+        objective: nn.Module,
+        parameters: dict[str, nn.Parameter],
+        average: dict[str, Tensor],
+    ) -> None:
+        """Score the averaged weights after ``step`` steps; keep a copy where they are the best."""
+        import torch
+
+        own = {k: p.detach().clone() for k, p in parameters.items()}
+        _copy_into(parameters, average)
+        objective.eval()
+        with torch.inference_mode():
+            score = float(self.score())
+        objective.train()
+        _copy_into(parameters, own)
+        self.history.append((step, score))
+        if score > self.best:
+            self.best, self.n_worse = score, 0
+            self.weights = {k: t.detach().clone() for k, t in average.items()}
+        else:
+            self.n_worse += 1
 
 
 def learning_rate_factor(step: int, settings: LoopSettings) -> float:
@@ -84,8 +138,11 @@ def train(
     device: str = "cpu",
     checkpoint_folder: Path | None = None,
     on_progress: Callable[[int, float], None] | None = None,
+    early_stopping: EarlyStopping | None = None,
 ) -> NDArray[np.float32]:
     """Minimise an objective; its parameters end as their running average over the steps.
+
+    With early stopping they end as the running average that scored best on held-out examples.
 
     Parameters
     ----------
@@ -105,10 +162,12 @@ def train(
         Where the state is kept; a run that finds a state there goes on from it.
     on_progress : callable, optional
         Called after each step with the number of steps done and the loss.
+    early_stopping : EarlyStopping, optional
+        It is part of the checkpoint, so that a resumed run stops where the other would have.
 
     Returns
     -------
-    losses : ndarray of float32, (n_steps,)
+    losses : ndarray of float32, (n_steps,) or as many as were done
     """
     import torch
 
@@ -122,11 +181,13 @@ def train(
     model, optimizer = accelerator.prepare(objective, optimizer)
     average = {k: p.detach().clone() for k, p in parameters.items()}
     losses = np.zeros(settings.n_steps, np.float32)
-    start = 0
+    done = 0
+    kept = (parameters, average, optimizer, losses, early_stopping)
     if checkpoint_folder is not None:
-        start = load_checkpoint(checkpoint_folder, parameters, average, optimizer, losses)
+        done = load_checkpoint(checkpoint_folder, *kept)
     share = slice(accelerator.process_index, None, accelerator.num_processes)
-    for step in range(start, settings.n_steps):
+    while done < settings.n_steps and not (early_stopping and early_stopping.stopped):
+        step = done
         indices = batch_indices(n_items, settings.batch_size, step, random_state)[share]
         batch = {k: t.to(accelerator.device) for k, t in batch_of(indices, step).items()}
         for group in optimizer.param_groups:
@@ -140,16 +201,25 @@ def train(
         _update_average(average, parameters, step, settings.ema_decay)
         losses[step] = float(loss.detach())
         done = step + 1
+        if early_stopping and (done % early_stopping.every == 0 or done == settings.n_steps):
+            early_stopping.look(done, objective, parameters, average)
         due = done % settings.checkpoint_every == 0 or done == settings.n_steps
         if checkpoint_folder is not None and due and accelerator.is_main_process:
-            save_checkpoint(checkpoint_folder, done, parameters, average, optimizer, losses)
+            save_checkpoint(checkpoint_folder, done, *kept)
         if on_progress is not None:
             on_progress(done, float(losses[step]))
+    best = early_stopping.weights if early_stopping else {}
+    _copy_into(parameters, best or average)
+    objective.eval()
+    return losses[:done]
+
+
+def _copy_into(parameters: dict[str, nn.Parameter], values: dict[str, Tensor]) -> None:
+    import torch
+
     with torch.no_grad():
         for key, parameter in parameters.items():
-            parameter.copy_(average[key])
-    objective.eval()
-    return losses
+            parameter.copy_(values[key])
 
 
 def _new_accelerator(device: str, bf16: bool) -> Any:
@@ -187,6 +257,7 @@ def save_checkpoint(
     average: dict[str, Tensor],
     optimizer: torch.optim.Optimizer,
     losses: NDArray[np.float32],
+    early_stopping: EarlyStopping | None = None,
 ) -> None:
     """Write the whole state of a run after ``step`` steps: one safetensors file, replaced at once.
 
@@ -201,9 +272,13 @@ def save_checkpoint(
     for number, state in optimizer.state_dict()["state"].items():
         for name, tensor in state.items():
             tensors[f"optimizer/{number}/{name}"] = tensor.cpu().contiguous().clone()
+    record: dict[str, Any] = {"step": step}
+    if early_stopping:
+        tensors |= {f"best/{k}": t.cpu().contiguous() for k, t in early_stopping.weights.items()}
+        record |= {"n_worse": early_stopping.n_worse, "history": early_stopping.history}
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / "checkpoint.safetensors.partial"
-    save_file(tensors, partial, metadata={"state": json.dumps({"step": step})})
+    save_file(tensors, partial, metadata={"state": json.dumps(record)})
     partial.replace(folder / "checkpoint.safetensors")
 
 
@@ -213,28 +288,37 @@ def load_checkpoint(
     average: dict[str, Tensor],
     optimizer: torch.optim.Optimizer,
     losses: NDArray[np.float32],
+    early_stopping: EarlyStopping | None = None,
 ) -> int:
-    """Set weights, averages and optimiser to the state in ``folder``; return its step or 0."""
-    import torch
+    """Set all that is kept to the state in ``folder``; return its step, or 0 without one."""
     from safetensors import safe_open
 
     path = folder / "checkpoint.safetensors"
     if not path.is_file():
         return 0
     with safe_open(path, "pt") as file:
-        step = int(json.loads(file.metadata()["state"])["step"])
+        record = json.loads(file.metadata()["state"])
         keys = file.keys()
         tensors = {key: file.get_tensor(key) for key in keys}
-    with torch.no_grad():
-        for key, parameter in parameters.items():
-            parameter.copy_(tensors[f"weight/{key}"])
-            average[key].copy_(tensors[f"average/{key}"])
+    _copy_into(parameters, {key: tensors[f"weight/{key}"] for key in parameters})
+    for key, mean in average.items():
+        mean.copy_(tensors[f"average/{key}"])
     state: dict[int, dict[str, Any]] = {}
     for key, tensor in tensors.items():
         if key.startswith("optimizer/"):
             _, number, name = key.split("/")
             state.setdefault(int(number), {})[name] = tensor
     optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+    step = int(record["step"])
+    if early_stopping and "history" in record:
+        early_stopping.n_worse = int(record["n_worse"])
+        early_stopping.history = [(int(at), float(score)) for at, score in record["history"]]
+        early_stopping.best = max((s for _, s in early_stopping.history), default=-float("inf"))
+        early_stopping.weights = {
+            k: tensors[f"best/{k}"].to(p.device)
+            for k, p in parameters.items()
+            if f"best/{k}" in tensors
+        }
     known = tensors["losses"].numpy()[:step]
     losses[: len(known)] = known[: len(losses)]
     return min(step, len(losses))

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from afterimage.reports.figures import decoding, dots, estimates, group, responses, scans
+from afterimage.reports.figures import (
+    decoding,
+    dots,
+    estimates,
+    evoked,
+    group,
+    meeg,
+    responses,
+    scans,
+    time_resolved,
+)
 from afterimage.reports.model import GroupReport, SubjectReport
 from afterimage.reports.page import Panel
 
@@ -15,6 +25,16 @@ SUBJECT_FIGURES: Mapping[str, Callable[[SubjectReport], list[Panel]]] = {
     "scan_motion": scans.motion_panels,
     "scan_tsnr": scans.tsnr_panels,
     "scan_masks": scans.mask_panels,
+    "meeg_layout": meeg.layout_panels,
+    "meeg_segments": meeg.segment_panels,
+    "meeg_spectra": meeg.spectra_panels,
+    "meeg_more_spectra": meeg.more_spectra_panels,
+    "meeg_components": meeg.component_panels,
+    "meeg_whitening": evoked.whitening_panels,
+    "evoked_butterfly": evoked.butterfly_panels,
+    "evoked_topographies": evoked.topography_panels,
+    "evoked_ceiling": evoked.ceiling_panels,
+    "evoked_dropped": evoked.dropped_panels,
     "response_onsets": estimates.onset_panels,
     "response_design": estimates.design_panels,
     "response_hrf": estimates.hrf_panels,
@@ -24,6 +44,10 @@ SUBJECT_FIGURES: Mapping[str, Callable[[SubjectReport], list[Panel]]] = {
     "decoding_fit": decoding.fit_panels,
     "decoding_penalties": decoding.penalty_panels,
     "decoding_blocks": decoding.block_panels,
+    "time_windows": time_resolved.window_panels,
+    "time_generalisation": time_resolved.generalisation_panels,
+    "time_repetitions": time_resolved.repetition_panels,
+    "condition_scores": time_resolved.condition_panels,
     "scores": dots.score_panels,
     "audit": dots.audit_panels,
 }

@@ -1,0 +1,492 @@
+"""What the network decoders share: streaming, scaling, training, other blocks, adaptation, state."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from afterimage.decoding.layout import (
+    LayoutLike,
+    flat_layout,
+    sensor_places,
+)
+from afterimage.decoding.linear import prediction_gain, prediction_summary
+from afterimage.decoding.network_settings import NetworkSettings, checked_epochs
+from afterimage.decoding.readout import fit_readout, read_out
+from afterimage.decoding.streams import Stream, stream_statistics
+from afterimage.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping
+    from typing import Self
+
+CHUNK = 256  # trials read and encoded together
+
+
+class NetworkDecoder:
+    """A network from epochs to an embedding of the image, and readouts of all feature blocks.
+
+    The target block comes from the regression head, the other blocks from ridge regression on the
+    network's representation; where held-out concepts are predicted better so, the target too.
+    ``cross_validation_[block]["predicted_by"]`` says which.
+
+    Responses may be anything with ``shape`` and indexing by an array of trial numbers, of shape
+    (n_trials, n_units * n_times) or (n_trials, n_units, n_times): they are read in batches.
+
+    Attributes
+    ----------
+    cross_validation_ : dict
+        For each block, on the held-out concepts of the training part: ``r`` and ``r2`` (one value a
+        feature), ``gain``, ``predicted_by``; for the target also single-trial retrieval: ``top1``,
+        ``top5``, ``n_candidates``, ``n_trials``. Empty after `from_state`.
+    """
+
+    needs_layout = True
+
+    def __init__(self, settings: NetworkSettings) -> None:
+        self.settings = settings
+        self.cross_validation_: dict[str, dict[str, Any]] = {}
+        self._state: dict[str, np.ndarray] = {}
+        self._model: Any = None
+
+    def _network(
+        self, n_units: int, n_times: int, n_subjects: int, groups: np.ndarray, n_known: int
+    ) -> Any:
+        """Return the untrained network: (signals, subjects, places) to a representation."""
+        raise NotImplementedError
+
+    @property
+    def blocks(self) -> list[str]:
+        """Names of the feature blocks predicted, in order."""
+        return [key.removeprefix("mean/") for key in self._state if key.startswith("mean/")]
+
+    @property
+    def subjects(self) -> list[str]:
+        """Names of the subjects known, in the order of their layers."""
+        return [key.split("/", 2)[2] for key in self._state if key.startswith("unit_scale/")]
+
+    def fit(
+        self,
+        responses: Any,
+        features: Mapping[str, Any],
+        groups: np.ndarray,
+        held_out: Collection[str] = (),
+        *,
+        layout: LayoutLike | None = None,
+        subjects: np.ndarray | None = None,
+        concepts: np.ndarray | None = None,
+        device: str = "cpu",
+        checkpoint_folder: Path | None = None,
+        on_progress: Callable[[int, float], None] | None = None,
+    ) -> Self:
+        """Fit on the training part.
+
+        Parameters
+        ----------
+        responses : indexable, (n_trials, n_units * n_times)
+        features : dict of block to indexable (n_trials, n_features)
+        groups : (n_trials,) of str
+            Stimulus of each trial.
+        held_out : collection of str
+            Stimuli of other splits: the fit is refused when one of them is in ``groups``.
+        layout : LayoutLike, optional
+            Without it every value is a unit of its own, without time or place.
+        subjects : (n_trials,) of str, optional
+            Subject of each trial; default: that of the layout.
+        concepts : (n_trials,) of str, optional
+            Category of each stimulus: early stopping holds out whole concepts; default: stimuli.
+        device : str
+            ``"cpu"`` or ``"cuda"``, where it computes in bfloat16.
+        checkpoint_folder : Path, optional
+            Where an interrupted training goes on from.
+        on_progress : callable, optional
+            Called after each step with the number of steps done and the loss.
+        """
+        from afterimage.training.contrastive import held_out_groups
+
+        stimuli = np.asarray(groups).astype(str)
+        layout = flat_layout(int(np.prod(responses.shape[1:]))) if layout is None else layout
+        table, row = checked_epochs(
+            responses, features, stimuli, held_out, layout, self.settings.target
+        )
+        names, subject = self._subject_numbers(subjects, layout, len(stimuli))
+        plane, sensor_group = sensor_places(layout)
+        statistics = stream_statistics(responses, subject, len(names), layout, CHUNK)
+        self._state = self._scaling(names, statistics)
+        self._state |= {"plane": plane, "sensor_group": sensor_group}
+        self._state |= self._target_scaling(table[self.settings.target])
+        stream = self._stream(responses, layout, subject)
+        trials = self._trials(stream, table, row, subject, plane)
+        concept = stimuli if concepts is None else np.asarray(concepts).astype(str)
+        training, validation = held_out_groups(
+            concept, self.settings.validation_share, self.settings.random_state
+        )
+        step = -(-len(validation) // self.settings.n_validation_max)
+        validation = validation[:: max(1, step)]
+        self._model = self._new_model(len(names), table[self.settings.target].shape[1])
+        self._train(
+            trials,
+            training,
+            validation,
+            self.settings.n_steps,
+            device=device,
+            checkpoint_folder=checkpoint_folder,
+            on_progress=on_progress,
+        )
+        self._fit_blocks(trials, table, training, validation)
+        self._keep()
+        return self
+
+    def adapt(
+        self,
+        responses: Any,
+        features: Mapping[str, Any],
+        groups: np.ndarray,
+        held_out: Collection[str] = (),
+        *,
+        layout: LayoutLike | None = None,
+        subjects: np.ndarray | None = None,
+        device: str = "cpu",
+    ) -> Self:
+        """Add one new subject from few trials: only its subject layer is trained.
+
+        Takes what `fit` takes; the new layer starts as the mean of the others. The number of units
+        and times must be those of the fit; the sensors of ``layout`` may lie elsewhere.
+        """
+        stimuli = np.asarray(groups).astype(str)
+        layout = flat_layout(int(np.prod(responses.shape[1:]))) if layout is None else layout
+        table, row = checked_epochs(
+            responses, features, stimuli, held_out, layout, self.settings.target
+        )
+        names, own = self._subject_numbers(subjects, layout, len(stimuli))
+        if len(names) != 1 or names[0] in self.subjects:
+            raise InputError(
+                "adaptation takes one new subject",
+                where="decoder adapt",
+                found=", ".join(names),
+                expected=f"one subject other than {', '.join(self.subjects)}",
+            )
+        self._check_units(responses, layout, "decoder adapt")
+        number = len(self.subjects)
+        statistics = stream_statistics(responses, own, 1, layout, CHUNK)
+        self._state |= self._scaling(names, statistics, first=number)
+        subject = np.full(len(stimuli), number)
+        plane, _ = sensor_places(layout)
+        trials = self._trials(self._stream(responses, layout, subject), table, row, subject, plane)
+        self._model.requires_grad_(False)
+        self._model.network.subjects.add_subject()
+        everything = np.arange(len(stimuli))
+        self._train(
+            trials, everything, everything[:0], self.settings.adaptation_steps, device=device
+        )
+        self._model.requires_grad_(True)
+        self._keep()
+        return self
+
+    def predict(
+        self,
+        responses: Any,
+        *,
+        layout: LayoutLike | None = None,
+        subjects: np.ndarray | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Decode features.
+
+        Parameters
+        ----------
+        responses : (m, n_units * n_times)
+        layout : LayoutLike, optional
+            Where the sensors are; default: where they were in the fit.
+        subjects : (m,) of str, optional
+            Default: the subject of the layout, or the only one known.
+
+        Returns
+        -------
+        dict of block to float32 (m, n_features)
+        """
+        parts = list(self._encoded(responses, layout, subjects))
+        decoded = {}
+        for name in self.blocks:
+            pieces = [self._read(name, encoded, guess) for encoded, _, guess in parts]
+            block, mean = np.concatenate(pieces), self._state[f"mean/{name}"]
+            decoded[name] = (mean + self._state[f"gain/{name}"] * block).astype(np.float32)
+        return decoded
+
+    def scores(
+        self,
+        responses: Any,
+        gallery: Mapping[str, np.ndarray],
+        *,
+        layout: LayoutLike | None = None,
+        subjects: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Cosine between the embedding and each candidate's features of the target block.
+
+        The candidates are centred on the mean of the training stimuli.
+
+        Parameters
+        ----------
+        responses : (m, n_units * n_times)
+        gallery : dict of block to (g, n_features)
+            The target block must be there.
+
+        Returns
+        -------
+        float32, (m, g)
+        """
+        parts = [embedding for _, embedding, _ in self._encoded(responses, layout, subjects)]
+        candidates = gallery[self.settings.target] - self._state["target_mean"]
+        rows = [np.concatenate(parts), candidates]
+        left, right = (
+            block / np.maximum(np.linalg.norm(block, axis=1, keepdims=True), 1e-12)
+            for block in rows
+        )
+        cosine: np.ndarray = (left @ right.T).astype(np.float32)
+        return cosine
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return every array of the fitted decoder."""
+        return dict(self._state)
+
+    @classmethod
+    def from_state(cls, settings: NetworkSettings, state: Mapping[str, np.ndarray]) -> Self:
+        """Return the fitted decoder that `state` came from."""
+        import torch
+
+        decoder = cls(settings)
+        decoder._state = {key: np.array(value) for key, value in sorted(state.items())}
+        n_features = len(decoder._state["target_mean"])
+        decoder._model = decoder._new_model(len(decoder.subjects), n_features)
+        weights = {
+            key.removeprefix("network/"): torch.from_numpy(value.copy())
+            for key, value in decoder._state.items()
+            if key.startswith("network/")
+        }
+        decoder._model.load_state_dict(weights)
+        decoder._model.eval()
+        return decoder
+
+    def _check_units(self, responses: Any, layout: LayoutLike, where: str) -> None:
+        n_units, n_times = self._state["unit_mean/0000/" + self.subjects[0]].shape
+        size = int(np.prod(responses.shape[1:]))
+        if (layout.n_units, layout.n_times) != (n_units, n_times) or size != n_units * n_times:
+            raise InputError(
+                "responses do not have the units the decoder was fitted on",
+                where=where,
+                found=f"shape {tuple(responses.shape)}",
+                expected=f"(n_trials, {n_units} units * {n_times} times)",
+            )
+
+    @staticmethod
+    def _subject_numbers(
+        subjects: np.ndarray | None, layout: LayoutLike, n_trials: int
+    ) -> tuple[list[str], np.ndarray]:
+        if subjects is None:
+            return [str(layout.subject)], np.zeros(n_trials, np.int64)
+        names, number = np.unique(np.asarray(subjects).astype(str), return_inverse=True)
+        return [str(name) for name in names], number.astype(np.int64)
+
+    @staticmethod
+    def _scaling(
+        names: list[str], statistics: tuple[np.ndarray, np.ndarray], first: int = 0
+    ) -> dict[str, np.ndarray]:
+        mean, scale = statistics
+        arrays = {}
+        for number, name in enumerate(names):
+            arrays[f"unit_mean/{first + number:04d}/{name}"] = mean[number]
+            arrays[f"unit_scale/{first + number:04d}/{name}"] = scale[number]
+        return arrays
+
+    @staticmethod
+    def _target_scaling(block: np.ndarray) -> dict[str, np.ndarray]:
+        mean = block.mean(0, dtype=np.float64)
+        scale = np.sqrt(((block - mean) ** 2).mean()) or 1.0
+        return {
+            "target_mean": mean.astype(np.float32),
+            "target_scale": np.array([scale], np.float32),
+        }
+
+    def _stream(self, responses: Any, layout: LayoutLike, subject: np.ndarray) -> Stream:
+        def stacked(prefix: str) -> np.ndarray:
+            return np.stack([v for k, v in sorted(self._state.items()) if k.startswith(prefix)])
+
+        return Stream(
+            responses,
+            layout,
+            subject,
+            mean=stacked("unit_mean/"),
+            scale=stacked("unit_scale/"),
+            clamp=self.settings.clamp,
+        )
+
+    def _trials(
+        self,
+        stream: Stream,
+        table: Mapping[str, np.ndarray],
+        row: np.ndarray,
+        subject: np.ndarray,
+        plane: np.ndarray,
+    ) -> Any:
+        from afterimage.training.contrastive import Trials
+
+        targets = (table[self.settings.target] - self._state["target_mean"]) / self._state[
+            "target_scale"
+        ]
+        return Trials(stream, row.astype(np.int64), subject, targets.astype(np.float32), plane)
+
+    def _new_model(self, n_subjects: int, n_features: int) -> Any:
+        import torch
+
+        from afterimage.training.contrastive import BrainToImage
+
+        n_units, n_times = next(v for k, v in self._state.items() if k[:10] == "unit_mean/").shape
+        n_known = int(np.isfinite(self._state["plane"]).all(1).sum())
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.settings.random_state)
+            network = self._network(
+                n_units, n_times, n_subjects, self._state["sensor_group"], n_known
+            )
+            return BrainToImage(network, n_features, self.settings.contrastive_weight)
+
+    def _train(
+        self,
+        trials: Any,
+        training: np.ndarray,
+        validation: np.ndarray,
+        n_steps: int,
+        **options: Any,
+    ) -> None:
+        from afterimage.training.contrastive import fit_encoder
+        from afterimage.training.loop import LoopSettings
+
+        settings = self.settings
+        loop = LoopSettings(
+            n_steps=n_steps,
+            batch_size=min(settings.batch_size, len(training)),
+            learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            warmup_steps=min(20, n_steps // 4),
+            ema_decay=settings.ema_decay,
+            bf16=options["device"] == "cuda",
+            checkpoint_every=max(1, min(500, n_steps // 4)),
+        )
+        fit_encoder(
+            self._model,
+            trials,
+            training,
+            validation,
+            loop,
+            every=settings.evaluate_every,
+            patience=settings.patience,
+            random_state=settings.random_state,
+            chunk=CHUNK,
+            **options,
+        )
+
+    def _fit_blocks(
+        self,
+        trials: Any,
+        table: Mapping[str, np.ndarray],
+        training: np.ndarray,
+        validation: np.ndarray,
+    ) -> None:
+        """Fit the readouts on trained trials; judge them on held-out concepts."""
+        from afterimage.training.contrastive import encode, ranks
+
+        settings = self.settings
+        pieces = [validation[i : i + CHUNK] for i in range(0, len(validation), CHUNK)]
+        encoded = [encode(self._model, trials, piece) for piece in pieces]
+        representation, embedding, guess = (
+            np.concatenate(parts) for parts in zip(*encoded, strict=True)
+        )
+        blocks = {name: block - block.mean(0, dtype=np.float64) for name, block in table.items()}
+        arrays, predicted = fit_readout(
+            lambda part: encode(self._model, trials, part)[0],
+            training,
+            (representation, validation),
+            trials.stimulus,
+            blocks,
+            settings.alphas,
+            CHUNK,
+        )
+        self._state |= arrays
+        own = trials.stimulus[validation]
+        for name, block in table.items():
+            truth, made = blocks[name][own], predicted[name]
+            by = "ridge on the representation"
+            if name == settings.target:
+                head = guess * self._state["target_scale"]
+                if ((head - truth) ** 2).sum() <= ((made - truth) ** 2).sum():
+                    made, by = head, "regression head"
+                    del self._state[f"coef/{name}"]
+            mode = "none" if name in settings.keep_shrunk else settings.rescale
+            gain = prediction_gain(made, truth, mode)
+            self._state[f"mean/{name}"] = block.mean(0, dtype=np.float64).astype(np.float32)
+            self._state[f"gain/{name}"] = gain
+            summary = prediction_summary(made, truth)
+            self.cross_validation_[name] = {**summary, "gain": gain, "predicted_by": by}
+        candidates, row = np.unique(own, return_inverse=True)
+        found = ranks(embedding, trials.targets[candidates], row)
+        self.cross_validation_[settings.target] |= {
+            "top1": float((found < 1).mean()),
+            "top5": float((found < 5).mean()),
+            "n_candidates": float(len(candidates)),
+            "n_trials": float(len(own)),
+        }
+
+    def _read(self, name: str, encoded: np.ndarray, guess: np.ndarray) -> np.ndarray:
+        """Centred prediction of one block, before its gain."""
+        if f"coef/{name}" not in self._state:
+            head: np.ndarray = guess * self._state["target_scale"]
+            return head
+        return read_out(self._state, name, encoded)
+
+    def _keep(self) -> None:
+        """Put the weights into the state, on the CPU."""
+        self._model.to("cpu").eval()
+        for key, value in self._model.state_dict().items():
+            self._state[f"network/{key}"] = value.detach().numpy().copy()
+        self._state = {
+            key: np.ascontiguousarray(value, np.int64 if key == "sensor_group" else np.float32)
+            for key, value in sorted(self._state.items())
+        }
+
+    def _encoded(
+        self, responses: Any, layout: LayoutLike | None, subjects: np.ndarray | None
+    ) -> Iterator[list[np.ndarray]]:
+        """Encode responses in pieces."""
+        from afterimage.training.contrastive import encode
+
+        if self._model is None:
+            raise RuntimeError("the decoder is not fitted")
+        known = self.subjects
+        asked, plane = layout, self._state["plane"]
+        if asked is None:
+            n_units, n_times = self._state[f"unit_mean/0000/{known[0]}"].shape
+            flat = flat_layout(n_units)
+            asked = type(flat)(n_units, n_times, np.zeros(n_times), flat.positions, flat.kind)
+        else:
+            plane, _ = sensor_places(asked)
+        self._check_units(responses, asked, "decoder predict")
+        if subjects is None and (layout is None or len(known) == 1):
+            names, number = [known[0]], np.zeros(len(responses), np.int64)
+        else:
+            names, number = self._subject_numbers(subjects, asked, len(responses))
+        if (layout is None and subjects is None and len(known) > 1) or set(names) - set(known):
+            raise InputError(
+                "the subject of the responses is not one the decoder knows",
+                where="decoder predict",
+                found=", ".join(names) if subjects is not None or layout is not None else "none",
+                expected=", ".join(known),
+                fix="adapt the decoder to the new subject first",
+            )
+        subject = np.array([known.index(name) for name in names], np.int64)[number]
+        stream = self._stream(responses, asked, subject)
+        blank = np.zeros((1, len(self._state["target_mean"])), np.float32)
+        table = {self.settings.target: blank}
+        trials = self._trials(stream, table, np.zeros(len(subject)), subject, plane)
+        for start in range(0, len(subject), CHUNK):
+            piece = np.arange(start, min(start + CHUNK, len(subject)))
+            yield encode(self._model, trials, piece)

@@ -1,0 +1,84 @@
+"""Ridge regression from a network's representation to feature blocks, trials read in batches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+def fit_readout(
+    represent: Callable[[np.ndarray], np.ndarray],
+    training: np.ndarray,
+    held_out: tuple[np.ndarray, np.ndarray],
+    stimulus: np.ndarray,
+    blocks: Mapping[str, np.ndarray],
+    alphas: tuple[float, ...],
+    chunk: int,
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Fit all blocks from sums over trials; one penalty a block, judged on held-out trials.
+
+    Parameters
+    ----------
+    represent : callable
+        Trial numbers (n,) to float32 (n, d).
+    training : int, trial numbers of the fit
+    held_out : (representation (m, d), trial numbers (m,))
+        Penalties are chosen by the squared error there, since the representation of trained trials
+        is better than it is of new ones.
+    stimulus : int, (n_trials,)
+        Row of each trial in the blocks.
+    blocks : dict of block to (n_stimuli, n_features), centred
+    alphas : penalties, in units of the number of trials
+
+    Returns
+    -------
+    arrays : dict
+        ``readout_mean``, ``readout_scale`` (d,) and ``coef/<block>`` (d, n_features).
+    predicted : dict of block to (m, n_features)
+        Predictions of the held-out trials.
+    """
+    total: np.ndarray | float = 0.0
+    gram: np.ndarray | float = 0.0
+    # trials of one stimulus share features: sums a stimulus are enough, and small
+    sums: np.ndarray | None = None
+    counts = np.bincount(stimulus[training], minlength=next(iter(blocks.values())).shape[0])
+    for start in range(0, len(training), chunk):
+        part = training[start : start + chunk]
+        values = represent(part).astype(np.float64)
+        sums = np.zeros((len(counts), values.shape[1])) if sums is None else sums
+        np.add.at(sums, stimulus[part], values)
+        total, gram = total + values.sum(0), gram + values.T @ values
+    n = len(training)
+    assert sums is not None and isinstance(gram, np.ndarray)  # noqa: S101 -- there are trials
+    mean = total / n
+    scale = np.sqrt(np.maximum(np.diag(gram) / n - mean**2, 1e-12))
+    values, vectors = np.linalg.eigh((gram / n - np.outer(mean, mean)) / np.outer(scale, scale))
+    values = np.maximum(values, 0)
+    weights = (sums - counts[:, None] * mean) / scale / n
+    representation, trials = held_out
+    asked = (representation - mean) / scale @ vectors
+    arrays: dict[str, np.ndarray] = {"readout_mean": np.asarray(mean), "readout_scale": scale}
+    predicted = {}
+    for name, block in blocks.items():
+        truth, projected = block[stimulus[trials]], vectors.T @ (weights.T @ block)
+        errors = []
+        for alpha in alphas:
+            guess = asked @ (projected / (values + alpha)[:, None])
+            errors.append(((guess - truth) ** 2).sum())
+        solved = projected / (values + alphas[int(np.argmin(errors))])[:, None]
+        predicted[name] = asked @ solved
+        arrays[f"coef/{name}"] = vectors @ solved
+    return arrays, predicted
+
+
+def read_out(
+    arrays: Mapping[str, np.ndarray], name: str, representation: np.ndarray
+) -> np.ndarray:
+    """Return the centred prediction of a block, (m, n_features)."""
+    standard = (representation - arrays["readout_mean"]) / arrays["readout_scale"]
+    prediction: np.ndarray = standard @ arrays[f"coef/{name}"]
+    return prediction

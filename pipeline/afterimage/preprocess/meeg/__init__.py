@@ -1,0 +1,1 @@
+"""From raw EEG and MEG to clean signals and epochs."""

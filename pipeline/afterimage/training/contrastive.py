@@ -1,0 +1,206 @@
+"""Training brain encoders to find the image among others, and to predict its features.
+
+The loss is that of Benchetrit et al. 2023 (arXiv:2310.19812): lambda * CLIP + (1 - lambda) * MSE.
+Image features are normalised, brain features are not, and their length sets the temperature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, mse_loss, normalize
+
+from afterimage.training.loop import Batch, EarlyStopping, LoopSettings, train
+
+
+class TrialSource(Protocol):
+    """Trials that are read in pieces: ``trials(indices)`` is float32 (n, n_units, n_times)."""
+
+    def __call__(self, indices: np.ndarray) -> np.ndarray: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Trials of a fit, and the features of their stimuli."""
+
+    source: TrialSource
+    stimulus: np.ndarray  # int64 (n_trials,), rows of targets
+    subject: np.ndarray  # int64 (n_trials,)
+    targets: np.ndarray  # float32 (n_stimuli, n_features), standardised
+    places: np.ndarray  # float32 (n_units, 2)
+
+
+def image_to_brain_loss(brain: Tensor, images: Tensor, stimulus: Tensor) -> Tensor:
+    """InfoNCE from a trial to the images of the batch; the same image again is no negative.
+
+    Parameters
+    ----------
+    brain : Tensor, (n, n_features)
+        Any length: it sets how sure the model is.
+    images : Tensor, (n, n_features)
+        Row i belongs to trial i; used at length 1.
+    stimulus : Tensor of int64, (n,)
+    """
+    logits = brain.float() @ normalize(images.float(), dim=-1).T
+    own = torch.arange(len(logits), device=logits.device)
+    duplicate = (stimulus[:, None] == stimulus[None]) & (own[:, None] != own[None])
+    return cross_entropy(logits.masked_fill(duplicate, -torch.inf), own)
+
+
+class BrainToImage(nn.Module):
+    """An encoder with a contrastive and a regression head; as an objective, the loss of a batch.
+
+    Parameters
+    ----------
+    network : nn.Module
+        ``network(signals, subjects, places)`` to (n, network.n_representation).
+    n_features : int
+        Features of the target.
+    contrastive_weight : float
+        lambda.
+    """
+
+    def __init__(self, network: Any, n_features: int, contrastive_weight: float) -> None:
+        super().__init__()
+        self.network = network
+        self.contrastive_weight = contrastive_weight
+        n = network.n_representation
+        self.contrastive = nn.Sequential(nn.LayerNorm(n), nn.Linear(n, n_features))
+        self.regression = nn.Linear(n_features, n_features)
+
+    def encode(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the representation, the contrastive embedding and the predicted features."""
+        encoded = self.network(batch["signals"], batch["subjects"], batch["places"])
+        embedding = self.contrastive(encoded)
+        return encoded, embedding, self.regression(embedding)
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Loss of a batch; dropout follows from the generator, so that a run can resume."""
+        seed = int(torch.randint(2**62, (1,), generator=generator))
+        device = batch["signals"].device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            _, embedding, predicted = self.encode(batch)
+        contrast = image_to_brain_loss(embedding, batch["targets"], batch["stimulus"])
+        error = mse_loss(predicted.float(), batch["targets"])
+        share = self.contrastive_weight
+        return share * contrast + (1 - share) * error
+
+
+def held_out_groups(
+    concept: np.ndarray, share: float, random_state: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split trials by concept.
+
+    Returns
+    -------
+    train, validation : int64
+        Trial numbers; no concept is in both.
+    """
+    names, number = np.unique(np.asarray(concept).astype(str), return_inverse=True)
+    n_held = min(max(1, round(share * len(names))), len(names) - 2)
+    held = np.random.default_rng((random_state, 1)).permutation(len(names))[:n_held]
+    inside = np.isin(number, held)
+    return np.flatnonzero(~inside), np.flatnonzero(inside)
+
+
+def collate(trials: Trials, indices: np.ndarray) -> Batch:
+    """Read some trials as the batch of a model."""
+    stimulus = trials.stimulus[indices]
+    return {
+        "signals": torch.from_numpy(trials.source(indices)),
+        "subjects": torch.from_numpy(trials.subject[indices]),
+        "stimulus": torch.from_numpy(stimulus),
+        "targets": torch.from_numpy(trials.targets[stimulus]),
+        "places": torch.from_numpy(trials.places),
+    }
+
+
+def encode(model: BrainToImage, trials: Trials, indices: np.ndarray) -> list[np.ndarray]:
+    """Representation, embedding and predicted features of some trials, float32 each."""
+    device = next(model.parameters()).device
+    batch = {key: value.to(device) for key, value in collate(trials, indices).items()}
+    with torch.inference_mode():
+        return [part.float().cpu().numpy() for part in model.encode(batch)]
+
+
+def ranks(embedding: np.ndarray, targets: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Rank (0: first) of each trial's own stimulus among all, by cosine; ties count in full.
+
+    Parameters
+    ----------
+    embedding : (m, n_features)
+    targets : (g, n_features)
+    own : int (m,)
+        Row of the own stimulus in targets.
+    """
+    lengths = np.linalg.norm(targets, axis=1, keepdims=True)
+    scores = embedding @ (targets / np.maximum(lengths, 1e-12)).T
+    mine = np.take_along_axis(scores, own[:, None], 1)
+    found: np.ndarray = (scores >= mine).sum(1) - 1
+    return found
+
+
+def fit_encoder(
+    model: BrainToImage,
+    trials: Trials,
+    training: np.ndarray,
+    validation: np.ndarray,
+    settings: LoopSettings,
+    *,
+    every: int,
+    patience: int,
+    random_state: int,
+    device: str = "cpu",
+    checkpoint_folder: Path | None = None,
+    on_progress: Callable[[int, float], None] | None = None,
+    chunk: int = 256,
+) -> EarlyStopping:
+    """Train; keep the averaged weights with the lowest mean log rank on held-out concepts.
+
+    Parameters
+    ----------
+    model : BrainToImage
+        Only parameters that require a gradient are trained.
+    training, validation : int64
+        Trials trained on and looked at; without any of the latter the run is not stopped early.
+    every, patience : int
+        See `afterimage.training.loop.EarlyStopping`.
+
+    Returns
+    -------
+    EarlyStopping
+        With the history of (step, minus the mean log rank).
+    """
+    candidates, own = np.unique(trials.stimulus[validation], return_inverse=True)
+
+    def score() -> float:
+        logs = [
+            np.log1p(ranks(encode(model, trials, part)[1], trials.targets[candidates], row))
+            for part, row in zip(_pieces(validation, chunk), _pieces(own, chunk), strict=True)
+        ]
+        return -float(np.concatenate(logs).mean())
+
+    stopping = EarlyStopping(score, every, patience)
+    train(
+        model,
+        lambda indices, _step: collate(trials, training[indices]),
+        len(training),
+        settings,
+        random_state=random_state,
+        device=device,
+        checkpoint_folder=checkpoint_folder,
+        on_progress=on_progress,
+        early_stopping=stopping if len(validation) else None,
+    )
+    return stopping
+
+
+def _pieces(values: np.ndarray, size: int) -> Sequence[np.ndarray]:
+    return [values[start : start + size] for start in range(0, len(values), size)]
