@@ -77,7 +77,9 @@ def reconstructions(
 
 @pytest.mark.parametrize("subject", ["sub-01", "sub-02"])
 def test_category_and_colour_are_read_back(demo, readers, subject):
-    rows = {row["stimulus_id"]: row for row in read_tsv(demo / "dataset" / "stimuli.tsv")}
+    rows = {
+        row["stimulus_id"]: row for row in read_tsv(demo / "dataset" / "stimuli" / "stimuli.tsv")
+    }
     ids, pictures = reconstructions(demo, subject)
     shares = {
         name: np.mean(

@@ -64,7 +64,7 @@ class Scan:
         record = json.loads(next(folder.glob("clean_bold*_skipped.json")).read_text())
         assert record["exit_code"] == 65
         assert record["unit"] == "sub-01"
-        assert record["message"] == problem
+        assert record["message"].endswith(problem)
         assert self.inputs.bold.name in problem
         assert "sub-01" in problem
         return problem

@@ -7,6 +7,8 @@ import html
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,6 +142,19 @@ def other_mask(subject: Path, dataset: Path) -> None:
     nibabel.save(nibabel.Nifti1Image(data, image.affine), path)
 
 
+def localizer(subject: Path, dataset: Path) -> None:
+    """Give the subject a run of another task, which shows no pictures."""
+    source = bold(subject)
+    target = Path(str(source).replace("task-pictures", "task-localizer"))
+    shutil.copy(source, target)
+    sidecar = json.loads((dataset / "task-pictures_bold.json").read_text())
+    sidecar["TaskName"] = "localizer"
+    target.with_name(target.name.replace(".nii.gz", ".json")).write_text(json.dumps(sidecar))
+    rows = read_tsv(events(subject))
+    path = Path(str(events(subject)).replace("task-pictures", "task-localizer"))
+    write_tsv(path, rows, ["onset", "duration", "trial_type"])
+
+
 def short_confounds(subject: Path, dataset: Path) -> None:
     """Give the subject fMRIPrep output, one of its tables cut short."""
     root = dataset / "derivatives" / "fmriprep"
@@ -178,6 +193,7 @@ DEFECTS = {
     "condition": Defect(missing_condition, ("no trial of house",), n_runs=3, error=False),
     "mask": Defect(other_mask, ("another shape", "label-V1_mask.nii.gz"), n_runs=3),
     "affine": Defect(shifted_affine, ("orientation|affine|grid|place",), n_runs=3, error=False),
+    "localizer": Defect(localizer, ("shows no picture and was left out",), n_runs=3, error=False),
     "confounds": Defect(short_confounds, ("another length than its run", "run-01")),
 }
 
@@ -266,6 +282,19 @@ def test_healthy_subject_has_trials_regions_and_ceilings(finished) -> None:
     ceiling = nibabel.load(out / "sub-01" / "sub-01_stat-noiseceiling_statmap.nii.gz")
     raw = nibabel.load(next((out.parent / "dataset" / "sub-01").rglob("*_bold.nii.gz")))
     assert np.allclose(ceiling.affine, raw.affine)
+
+
+def test_output_is_valid_bids(finished) -> None:
+    """What BIDS has no name for stands in .bidsignore; the rest passes the official validator."""
+    out, _ = finished
+    validator = Path(sys.executable).with_name("bids-validator-deno")
+    if not validator.is_file():
+        pytest.skip("bids-validator-deno is not installed")
+    done = subprocess.run(
+        [str(validator), str(out), "--format", "json"], capture_output=True, text=True, check=False
+    )
+    issues = json.loads(done.stdout)["issues"]["issues"]
+    assert not [issue for issue in issues if issue["severity"] == "error"]
 
 
 def test_second_run_does_nothing_and_a_mended_run_is_taken_up(finished, tools) -> None:

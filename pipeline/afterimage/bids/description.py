@@ -9,6 +9,12 @@ from afterimage import __version__
 from afterimage.io.atomic import write_text_if_changed
 
 _DESCRIPTIONS = {
+    "reference": "reference image: the grid of all runs of the subject",
+    "brain": "brain mask on that grid",
+    "clean": "corrected for slice timing and head motion, nothing regressed out",
+    "confounds": "confounds of a run, one row a volume",
+    "preproc": "corrected for slice timing and head motion, nothing regressed out",
+    "singletrial": "response to every trial, percent signal change",
     "ridge": "predicted by ridge regression from responses to stimulus features",
     "linearPixels": "pixels predicted linearly, shown as they are",
     "lowLevel": "autoencoder latents predicted linearly, decoded",
@@ -26,20 +32,25 @@ _DESCRIPTIONS = {
 # Suffixes that are not (yet) BIDS: prepared trials, features, reconstructions, scores, reports.
 _BIDSIGNORE = """\
 *.html
-code/
-logs/
-work/
-group/
-.snakemake/
+code
+logs
+work
+group
+.snakemake
 sub-*/*_trials.*
 sub-*/*_split.tsv
-sub-*/*_quality.json
+sub-*/*_quality.*
 sub-*/*_metrics.json
-sub-*/features/
-sub-*/decoding/
-sub-*/recon/
-sub-*/evaluation/
-sub-*/generator/
+sub-*/*_desc-singletrial_*
+sub-*/*_statmap.*
+sub-*/*_boldref.*
+sub-*/*_mask.*
+sub-*/**/func/*
+sub-*/features
+sub-*/decoding
+sub-*/recon
+sub-*/evaluation
+sub-*/generator
 """
 
 
@@ -65,6 +76,6 @@ def describe_derivatives(out_dir: Path, bids_dir: Path) -> None:
     }
     text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
     write_text_if_changed(out_dir / "dataset_description.json", text)
-    rows = ["desc_id\tdescription", *(f"{key}\t{value}" for key, value in _DESCRIPTIONS.items())]
+    rows = ["desc_id\tdescription", *(f"desc-{key}\t{value}" for key, value in _DESCRIPTIONS.items())]
     write_text_if_changed(out_dir / "descriptions.tsv", "\n".join(rows) + "\n")
     write_text_if_changed(out_dir / ".bidsignore", _BIDSIGNORE)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 COLUMNS = (
     *("subject", "label", "decoder", "method", "role", "metric", "value", "ci_low", "ci_high"),
-    *("chance", "chance_low", "chance_high", "ceiling", "p", "n", "protocol"),
+    *("chance", "chance_low", "chance_high", "ceiling", "noise_ceiling", "p", "n", "protocol"),
 )
 PROTOCOL = "afterimage-1"
 

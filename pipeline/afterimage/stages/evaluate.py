@@ -27,7 +27,7 @@ from afterimage.settings import StageConfig
 if TYPE_CHECKING:
     from afterimage.evaluation.scores import ReconstructionSet, Resampling
 
-VERSION = 1
+VERSION = 2
 CITES = ("wang2004", "shirakawa2025", "scotti2024")
 #: Native pictures larger than this are scored at this size, that of the literature.
 LARGEST_PX = 425
@@ -110,6 +110,10 @@ def run(
         duplicates = _near_duplicates(training, pictures, train_ids, test_ids, config)
     else:
         duplicates = None
+    noise = _noise_ceiling(inputs.trials)
+    for row in rows:
+        if row["decoder"] not in ("", "n/a", "ceiling", None):  # no brain, no noise of its own
+            row["noise_ceiling"] = noise
     per_image_columns = ["stimulus", "label"]
     per_image_columns += sorted({key for row in per_image for key in row} - {"stimulus", "label"})
     write_tsv(outputs.per_image, per_image, per_image_columns)
@@ -356,6 +360,21 @@ def _lint(inputs: Inputs, folder: Path, files: dict[str, str]) -> list[dict[str,
     return leak_linter(stimuli, splits, fits=fits, repeats=repeats, image_hashes=hashes)
 
 
+def _noise_ceiling(trials: Path) -> float | None:
+    """Return the median over units of the noise ceiling of the averaged test trials."""
+    from afterimage.preprocess.fmri.noise_ceiling import averaged_ceiling
+
+    with open_dataset(trials) as dataset:
+        single = dataset["ceiling"].values.astype(np.float64)
+        test = dataset["split"].values.astype(str) == "test"
+        repeats = np.unique(dataset["stimulus"].values[test].astype(str), return_counts=True)[1]
+    single = single[np.isfinite(single)]
+    if not len(single) or not len(repeats):
+        return None
+    snr = single / np.sqrt(np.maximum(1 - single**2, 1e-9))
+    return float(np.median(averaged_ceiling(snr, repeats)))
+
+
 def _write_by_label(
     inputs: Inputs,
     outputs: Outputs,
@@ -386,8 +405,8 @@ def _write_by_label(
 
 
 def _values(row: dict[str, Any]) -> dict[str, Any]:
-    keys = ("value", "ci_low", "ci_high", "chance", "chance_low", "chance_high", "ceiling", "p")
-    return {key: row[key] for key in (*keys, "n", "protocol")}
+    keys = ("value", "ci_low", "ci_high", "chance", "chance_low", "chance_high", "ceiling")
+    return {key: row[key] for key in (*keys, "noise_ceiling", "p", "n", "protocol")}
 
 
 def _selection(candidates: Sequence[Path], decoder: str, method: str) -> str:

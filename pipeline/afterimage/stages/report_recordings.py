@@ -34,6 +34,11 @@ def exclusions(
     ):
         if quality and quality.get(key):
             excluded.append(Exclusion("units", why, len(quality[key])))
+    if quality and "estimator" in quality:
+        unusable = len(quality["units_constant"])
+        if others := quality["n_units"] - quality["n_units_kept"] - unusable:
+            why = "of the brain mask, in no region or not reliable over repeats"
+            excluded.append(Exclusion("voxels", why, others))
     if quality and quality["n_trials"].get("val"):
         excluded.append(
             Exclusion("trials", "in the validation split, not used", quality["n_trials"]["val"])

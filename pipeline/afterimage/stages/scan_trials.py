@@ -157,7 +157,24 @@ def open_scans(
             expected="at least one run with a signal and trials",
             fix="see what is said of each run",
         )  # fmt: skip
-    return scans, notes + missing_conditions([scan.events for scan in scans])
+    scans, dropped = _with_pictures(scans, read_stimulus_table(inputs.dataset.parent))
+    return scans, notes + dropped + missing_conditions([scan.events for scan in scans])
+
+
+def _with_pictures(scans: list[Scan], table: dict[str, Row]) -> tuple[list[Scan], list[str]]:
+    """Leave out runs without a picture where others show pictures: localisers, other tasks."""
+    pictured = [
+        any(file != "n/a" or name in table for file, name in zip(e.file, e.stimulus, strict=True))
+        for e in (scan.events for scan in scans)
+    ]
+    if not any(pictured):
+        return scans, []
+    notes = [
+        f"{scan.label} shows no picture and was left out"
+        for scan, kept in zip(scans, pictured, strict=True)
+        if not kept
+    ]
+    return [scan for scan, kept in zip(scans, pictured, strict=True) if kept], notes
 
 
 def split_scans(
