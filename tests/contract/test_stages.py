@@ -33,6 +33,7 @@ RULES = "\n".join(
 #: Modules of the room that are no stages: what several of them share.
 SHARED = {
     *("__init__", "runner", "stimuli", "scan_trials", "response_maps"),
+    *("condition_trials", "meeg_files", "subject_epochs", "report_meeg", "report_time"),
     *("report_stages", "report_recordings", "report_scans", "report_pictures"),
 }
 

@@ -76,6 +76,9 @@ def describe_derivatives(out_dir: Path, bids_dir: Path) -> None:
     }
     text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
     write_text_if_changed(out_dir / "dataset_description.json", text)
-    rows = ["desc_id\tdescription", *(f"desc-{key}\t{value}" for key, value in _DESCRIPTIONS.items())]
+    rows = [
+        "desc_id\tdescription",
+        *(f"desc-{key}\t{value}" for key, value in _DESCRIPTIONS.items()),
+    ]
     write_text_if_changed(out_dir / "descriptions.tsv", "\n".join(rows) + "\n")
     write_text_if_changed(out_dir / ".bidsignore", _BIDSIGNORE)

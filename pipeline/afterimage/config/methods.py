@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from afterimage.decoding.conditions.registry import CLASSIFIERS
 from afterimage.decoding.registry import DECODERS
 from afterimage.features.registry import ENCODERS
 from afterimage.preprocess.fmri.registry import ESTIMATORS
@@ -21,7 +22,7 @@ def list_methods() -> list[dict[str, Any]]:
         model folders it reads; ``check``, the test that tells it from a toy.
     """
     methods = []
-    for registry in (ESTIMATORS, ENCODERS, DECODERS, RECONSTRUCTIONS):
+    for registry in (ESTIMATORS, CLASSIFIERS, ENCODERS, DECODERS, RECONSTRUCTIONS):
         for name in registry.names():
             module = sys.modules[registry.get(name).__module__]
             fields = registry.settings(name).model_fields

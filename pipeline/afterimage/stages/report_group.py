@@ -113,7 +113,9 @@ def build(root: Path, config: Config) -> str:
 
 
 def _rows(paths: Iterable[Path]) -> list[Row]:
-    return [row for path in paths for row in read_tsv(path, required=("subject", "label", "metric"))]
+    return [
+        row for path in paths for row in read_tsv(path, required=("subject", "label", "metric"))
+    ]
 
 
 def _subject(
