@@ -97,11 +97,38 @@ def test_category_and_colour_are_read_back(demo, readers, subject):
     )
 
 
+@pytest.mark.parametrize("subject", ["sub-03", "sub-04"])
+def test_category_is_read_back_from_eeg_and_meg(demo, readers, subject):
+    rows = {
+        row["stimulus_id"]: row for row in read_tsv(demo / "dataset" / "stimuli" / "stimuli.tsv")
+    }
+    for source, low, high in (("brain", 0.60, 1.0), ("shuffled", 0.0, 0.4)):  # chance 1/8
+        ids, pictures = reconstructions(demo, subject, source)
+        read = readers["category"](pictures)
+        share = np.mean([rows[i]["category"] == value for i, value in zip(ids, read, strict=True)])
+        print(subject, source, share)
+        assert low <= share <= high
+
+
+def test_all_modalities_stand_in_one_table_on_the_same_pictures(demo):
+    rows = read_tsv(demo / "results" / "group" / "metrics.tsv")
+    assert {row["subject"] for row in rows} == {"01", "02", "03", "04"}
+    tests = [
+        {
+            row["stimulus_id"]
+            for row in read_tsv(demo / "results" / f"sub-{n:02d}" / f"sub-{n:02d}_split.tsv")
+            if row["split"] == "test"
+        }
+        for n in range(1, 5)
+    ]
+    assert tests[0] == tests[1] == tests[2] == tests[3]
+
+
 def test_identification_is_high_and_shuffled_brains_are_at_chance(demo):
     rows = read_tsv(demo / "results" / "group" / "metrics.tsv")
     for row in rows:
         if row["label"] == "bayesianLatentDiffusion" and row["metric"] == "twoway_clip":
-            assert float(row["value"]) >= 0.95
+            assert float(row["value"]) >= (0.95 if row["subject"] in ("01", "02") else 0.80)
     shuffled = [row for row in rows if "ShuffledBrain" in row["label"] and row["p"] != "n/a"]
     assert len(shuffled) > 100
     outside = [

@@ -236,7 +236,7 @@ def test_new_test_pictures_are_scored(tools: Any, tmp_path: Path) -> None:
     assert read_json(audit)["n_test_pictures"] == 3
     late.write_bytes(kept)
     found = jobs(tools.run(*arguments, "-n").stdout)
-    assert set(found) == {"extract_features", "reconstruct:ceiling", *LAST}
+    assert set(found) == {"extract_features", "reconstruct:ceiling", "evaluate_time", *LAST}
     assert len(found["extract_features"]) == 1
 
 
@@ -269,6 +269,7 @@ def test_sidecars_say_what_made_them(finished: Any) -> None:
         sidecar = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         assert sidecar["Stage"] in {
             "prepare_responses", "extract_features", "train_decoder", "reconstruct",
+            "evaluate_time",
         }  # fmt: skip
         assert isinstance(sidecar["StageVersion"], int)
         for source in sidecar["Sources"]:

@@ -62,7 +62,7 @@ rule fit_responses:
 
 
 rule clean_meeg:
-    """Clean one EEG or MEG run: filters, bad channels and segments, reference, resampling."""
+    """Clean one run of EEG or MEG (filters, bad channels, reference) and resample it once."""
     input:
         recording=run_files("recording"),
         sidecars=run_files("sidecar"),

@@ -43,7 +43,7 @@ from pydantic import Field
 from afterimage.bids.names import unit_of
 from afterimage.decoding.leaks import check_fit
 from afterimage.errors import ConfigError, InputError
-from afterimage.io.arrays import read_blocks, write_dataset
+from afterimage.io.arrays import block_shapes, read_blocks, write_dataset
 from afterimage.io.tables import read_tsv, write_tsv
 from afterimage.io.trials import open_reader
 from afterimage.settings import StageConfig
@@ -71,7 +71,9 @@ FIELDS = {
 class Config(StageConfig):
     """Windows, repetitions, and the linear decoder that asks for the pictures in each."""
 
-    block: str = Field("clip", description="feature block in which pictures are told apart")
+    block: str = Field(
+        "", description="feature block in which pictures are told apart; empty: clip, or the first"
+    )
     window_s: float = Field(0.1, gt=0, description="length of a sliding window")
     step_s: float = Field(
         0.05, gt=0, description="step of sliding and growing windows, and bin of generalisation"
@@ -149,8 +151,11 @@ class _Study:
         self.arrays: dict[str, Any] = {}
         self.coordinates: dict[str, Any] = {}
         self.notes: list[str] = []
-        self.gallery_names, self.gallery = _block(inputs.test_features, config.block)
-        names, targets = _block(inputs.features, config.block)
+        known_blocks = sorted(block_shapes(inputs.features))
+        usual = "clip" if "clip" in known_blocks else known_blocks[0]
+        self.block = config.block or usual
+        self.gallery_names, self.gallery = _block(inputs.test_features, self.block)
+        names, targets = _block(inputs.features, self.block)
         with open_reader(inputs.trials) as reader:
             self.has_time = reader.times_s is not None
             times_s = reader.times_s if reader.times_s is not None else np.zeros(1)
@@ -319,7 +324,7 @@ class _Study:
         self.arrays["generalisation_threshold"] = (("metric",), threshold)
 
     def _words(self) -> str:
-        return f"ridge to {self.config.block}, penalty by folds of the training images"
+        return f"ridge to {self.block}, penalty by folds of the training images"
 
     def dataset(self) -> Any:
         """All arrays, as the head of this module names them."""
@@ -327,7 +332,7 @@ class _Study:
 
         attributes = {
             "subject": self.subject,
-            "block": self.config.block,
+            "block": self.block,
             "n_gallery": len(self.gallery),
             "n_training_trials": len(self.stimuli),
             "n_test_trials": len(self.test_rows),
@@ -340,8 +345,6 @@ class _Study:
 
 def _block(path: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Read one feature block: stimuli and (n_stimuli, n_features)."""
-    from afterimage.io.arrays import block_shapes
-
     blocks = block_shapes(path)
     if name not in blocks:
         raise ConfigError(

@@ -35,6 +35,8 @@ def read_timing(path: Path) -> TimeResolved | None:
     if not path.is_file():
         return None
     with open_dataset(path) as dataset:
+        if "metric" not in dataset:
+            return None  # no test picture was there to be scored
         names = dataset["metric"].values.astype(str).tolist()
         curves = [
             curve
