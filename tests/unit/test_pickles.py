@@ -216,6 +216,7 @@ def test_random_bytes(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     good = pickle.dumps(contents(), 4)
     path = tmp_path / "x.npy"
+    refused = 0
     for _ in range(300):
         data = bytearray(good[:400] + good[-4000:])
         for place in rng.integers(0, len(data), 5):
@@ -223,8 +224,9 @@ def test_random_bytes(tmp_path: Path) -> None:
         path.write_bytes(data)
         try:
             read_pickle(path)
-        except InputError:
-            continue
+        except InputError:  # any other error fails the test
+            refused += 1
+    assert refused > 100
 
 
 def test_memory_stays_flat(tmp_path: Path) -> None:

@@ -115,25 +115,6 @@ def trial_regressors(design: RunDesign, library: HrfLibrary) -> np.ndarray:
     return regressors
 
 
-def trial_matrix(design: RunDesign, kernel: np.ndarray, dt_s: float) -> np.ndarray:
-    """Return the regressors of a run for one response to a brief stimulus.
-
-    Parameters
-    ----------
-    design : RunDesign
-    kernel : (n_times,) float64
-        The response from time 0 in steps of ``dt_s``.
-    dt_s : float
-
-    Returns
-    -------
-    (n_volumes, n_trials) float64
-    """
-    peak_s = np.array([kernel.argmax() * dt_s])
-    one = HrfLibrary(peak_s, kernel[None] / kernel.max(), dt_s)
-    return np.asarray(trial_regressors(design, one)[0])
-
-
 def _response_table(library: HrfLibrary, duration_s: float) -> np.ndarray:
     """Return the responses to a stimulus of this duration, (n_hrfs, n_times), maximum 1."""
     kernels, dt_s = library.kernels, library.dt_s
@@ -177,8 +158,3 @@ def orthonormal_basis(columns: np.ndarray) -> np.ndarray:
 def residual(values: np.ndarray, basis: np.ndarray) -> np.ndarray:
     """Return the columns of ``values`` (n, m) less their part in an orthonormal basis (n, r)."""
     return values - basis @ (basis.T @ values)
-
-
-def project_out(nuisance: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return what any nuisance columns (n, p) leave of the columns of ``values`` (n, m)."""
-    return residual(np.asarray(values, dtype=np.float64), orthonormal_basis(nuisance))
