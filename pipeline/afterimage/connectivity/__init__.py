@@ -1,0 +1,1 @@
+"""How regions, sensors or neurons move together: static, dynamic, states, graphs."""

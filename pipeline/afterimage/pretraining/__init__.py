@@ -1,0 +1,1 @@
+"""Masked autoencoders of brain series, one method a file."""

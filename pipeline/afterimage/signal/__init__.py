@@ -1,0 +1,1 @@
+"""Pure maths of time series: confounds, filters, correlations. Arrays in, arrays out."""
