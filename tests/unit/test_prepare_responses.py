@@ -13,7 +13,7 @@ import xarray
 
 from afterimage.errors import InputError
 from afterimage.io.tables import read_json, read_tsv
-from afterimage.preprocess.responses import noise_ceiling
+from afterimage.preprocess.noise_ceiling import noise_ceiling
 from afterimage.stages.prepare_responses import Config, Inputs, Outputs, run
 
 
@@ -204,6 +204,27 @@ def test_time_axis(subject: Subject) -> None:
     found = subject.trials()
     np.testing.assert_allclose(found["time"], [0.1, 0.12, 0.14, 0.16])
     assert found.attrs["response_units"] == "uV"
+
+
+def test_ceiling_over_time_counts_responses_that_change_sign(subject: Subject) -> None:
+    """A mean over time of what rises and falls would have none; before onset nothing counts."""
+    shown = [f"s{i % 20:02d}" for i in range(200)]
+    trials(subject, shown)
+    rng = np.random.default_rng(2)
+    number = np.array([int(name[1:]) for name in shown])
+    course = np.array([0.0, 0.0, 1.0, -1.0])
+    planted = rng.normal(size=(20, 3))[number][:, :, None] * course
+    respond(subject, planted + rng.normal(size=(200, 3, 4)))
+    sidecar = subject.folder / "sub-01_responses.json"
+    sidecar.write_text('{"sampling_rate_hz": 100, "tmin_s": -0.02}')
+    subject.inputs = replace(subject.inputs, sidecar=sidecar)
+    subject.run()
+    ceiling = subject.trials()["ceiling"].values
+    training = number < 15
+    values = subject.trials()["responses"].values[training][:, :, 2:].reshape(-1, 6)
+    at = noise_ceiling(values, number[training].astype(str)).reshape(3, 2)
+    np.testing.assert_allclose(ceiling, np.sqrt((at**2).mean(axis=1)), atol=1e-5)
+    assert ceiling.min() > 0.4
 
 
 def test_links_inside_the_dataset_are_fine(subject: Subject) -> None:

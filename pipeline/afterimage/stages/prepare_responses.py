@@ -16,7 +16,8 @@ from afterimage.io.arrays import open_npy
 from afterimage.io.atomic import write_json
 from afterimage.io.tables import Row, read_json, read_tsv
 from afterimage.io.trials import write_trials
-from afterimage.preprocess.responses import noise_ceiling, scan_responses
+from afterimage.preprocess.reliability import Reliability, over_times
+from afterimage.preprocess.responses import scan_responses
 from afterimage.settings import StageConfig
 from afterimage.stages.stimuli import (
     assign_split,
@@ -26,7 +27,7 @@ from afterimage.stages.stimuli import (
     write_split,
 )
 
-VERSION = 1
+VERSION = 2
 CITES = ("allen2022",)
 #: Trials are read this many at a time.
 CHUNK = 256
@@ -109,14 +110,15 @@ def run(
     ids = np.array([row["stimulus_id"] for row in trials])
     splits = np.array([split[name] for name in ids])
     sidecar = read_json(inputs.sidecar) if inputs.sidecar else {}
-    ceiling = _ceiling(responses, ids, splits, scan.usable)
+    times_s = _times(responses, sidecar, inputs, subject)
+    ceiling = _ceiling(responses, ids, splits, scan.usable, times_s)
     units = _unit_coordinates(inputs, responses.shape[1], scan.usable, ceiling, subject)
     write_trials(
         outputs.trials,
         (np.asarray(chunk, dtype=np.float32)[:, scan.usable] for chunk in chunks()),
         trial_coordinates(trials, splits, subject),
         units,
-        _times(responses, sidecar, inputs, subject),
+        times_s,
         {
             "subject": subject.removeprefix("sub-"),
             "response_units": str(sidecar.get("units", "arbitrary")),
@@ -153,18 +155,28 @@ def _check_shape(responses: np.ndarray, trials: list[Row], inputs: Inputs, subje
 
 
 def _ceiling(
-    responses: np.ndarray, ids: np.ndarray, splits: np.ndarray, usable: np.ndarray
+    responses: np.ndarray,
+    ids: np.ndarray,
+    splits: np.ndarray,
+    usable: np.ndarray,
+    times_s: np.ndarray | None,
 ) -> np.ndarray:
-    """Noise ceiling per unit from repeats of training stimuli, in batches of units."""
+    """Noise ceiling per unit from repeats of training stimuli, over times after onset.
+
+    Trials are read stimulus by stimulus, once, so that memory does not grow with their number.
+    """
     rows = np.flatnonzero(splits == "train")
     ceiling = np.full(len(usable), np.nan, dtype=np.float32)
     if len(np.unique(ids[rows])) == len(rows):
         return ceiling
-    for start in range(0, len(usable), 2048):
-        part = np.asarray(responses[rows, start : start + 2048], dtype=np.float32)
-        part = part.reshape(len(rows), part.shape[1], -1).mean(axis=2)
-        ceiling[start : start + 2048] = noise_ceiling(np.nan_to_num(part), ids[rows])
-    ceiling[~usable] = np.nan
+    rows = rows[np.argsort(ids[rows], kind="stable")]
+    times = np.zeros(1) if times_s is None else times_s
+    sums = Reliability((int(usable.sum()), len(times)))
+    for start in range(0, len(rows), CHUNK):
+        part = rows[start : start + CHUNK]
+        trials = np.asarray(responses[part], dtype=np.float32)[:, usable]
+        sums.update(trials.reshape(len(part), -1, len(times)), ids[part])
+    ceiling[usable] = over_times(sums.noise_ceiling(), times)
     return ceiling
 
 
