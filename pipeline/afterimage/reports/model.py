@@ -44,6 +44,8 @@ class Responses:
         What a unit is, in the singular: ``"voxel"``, ``"neuron"``, ``"eeg channel"``.
     n_dropped_units : int
         Units dropped before decoding; the reasons belong in `SubjectReport.exclusions`.
+    times_s : array of shape (n_times,), optional
+        Seconds from onset, where the responses have a time axis.
     """
 
     responses: np.ndarray
@@ -53,6 +55,7 @@ class Responses:
     ceiling: np.ndarray | None = None
     unit_kind: str = "unit"
     n_dropped_units: int = 0
+    times_s: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -85,6 +85,7 @@ def read_responses(path: Path, quality: dict[str, Any] | None) -> model.Response
             roi=["" if roi == "n/a" else roi for roi in part["roi"].values.astype(str)],
             ceiling=np.asarray(part["ceiling"].values),
             unit_kind=f"{kind} channel" if kind in ("eeg", "mag", "grad") else kind,
+            times_s=np.asarray(part["time"].values) if "time" in part.coords else None,
             n_dropped_units=quality["n_units"] - quality["n_units_kept"] if quality else 0,
         )
 

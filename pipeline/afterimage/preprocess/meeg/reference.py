@@ -104,8 +104,12 @@ def separate_signal_space(
     """
     import mne
 
-    if calibration is None or "meg" not in raw:
+    if "meg" not in raw:
         return raw, []
+    if calibration is None:
+        # Only machines with both kinds of sensors come with a calibration.
+        megin = "mag" in raw and "grad" in raw
+        return raw, ["no SSS: there is no calibration of the machine"] if megin else []
     done = [step for step in raw.info["proc_history"] if step.get("max_info", {}).get("sss_info")]
     if done:
         return raw, ["the recording was separated (SSS) before: not done twice"]

@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from afterimage.reports.figures.style import Theme, label_axes, new_axes, to_svg
-from afterimage.reports.model import SubjectReport
+from afterimage.reports.model import Responses, SubjectReport
 from afterimage.reports.page import Panel
 
 N_DRAWN_UNITS = 240
@@ -22,13 +22,13 @@ def repeat_reliability(responses: np.ndarray, stimulus: Sequence[str]) -> np.nda
 
     Parameters
     ----------
-    responses : array of shape (n_trials, n_units)
+    responses : array of shape (n_trials, n_units[, n_times])
     stimulus : sequence of str, shape (n_trials,)
         Stimuli seen once are left out.
 
     Returns
     -------
-    reliability : array of shape (n_units,), float64
+    reliability : array of shape (n_units[, n_times]), float64
         Pearson r between the mean of the odd and the mean of the even repeats; empty with fewer
         than three repeated stimuli.
     """
@@ -185,9 +185,9 @@ def reliability_panels(report: SubjectReport) -> list[Panel]:
         return []
     panels: list[Panel] = []
     shown: tuple[np.ndarray, str] | None = None
-    reliability = repeat_reliability(_mean_over_time(data.responses), data.stimulus)
+    reliability, window = _reliability(data)
     for values, title, label in (
-        (reliability, "Repeat reliability", "split-half r of each unit, repeats of one stimulus"),
+        (reliability, "Repeat reliability", f"split-half r of each unit, repeats{window}"),
         (data.ceiling, "Noise ceiling", "noise ceiling of each unit"),
     ):
         if values is None or not np.isfinite(values).any():
@@ -214,6 +214,19 @@ def reliability_panels(report: SubjectReport) -> list[Panel]:
                 )
             )
     return panels
+
+
+def _reliability(data: Responses) -> tuple[np.ndarray, str]:
+    """Return the reliability of each unit, and over which times; not that of a mean over time.
+
+    A response that rises and falls has a mean near zero, and before the onset there is none.
+    """
+    reliability = repeat_reliability(data.responses, data.stimulus)
+    if reliability.ndim < 2:
+        return reliability, " of one stimulus"
+    times_s = np.zeros(reliability.shape[1]) if data.times_s is None else data.times_s
+    after = times_s >= 0 if (times_s >= 0).any() else np.ones(len(times_s), dtype=bool)
+    return reliability[:, after].mean(axis=1), ", mean over times after onset"
 
 
 def _mean_over_time(responses: np.ndarray) -> np.ndarray:
