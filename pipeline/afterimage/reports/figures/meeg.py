@@ -123,9 +123,9 @@ def draw_spectra(
     if run.psd_before is not None:
         for place, number in enumerate(bad[:N_BAD_LINES]):
             level = decibels(run.psd_before[number, chosen], factor)
-            # A channel that is flat or dead lies on the lower edge and does not stretch the axis.
+            # A channel that is flat or dead lies along the lower edge and does not stretch the axis.
             if floor < top:
-                level = np.clip(np.nan_to_num(level, nan=floor), floor, top)
+                level = np.clip(np.nan_to_num(level, nan=floor), floor + 1, top - 1)
             axes.plot(
                 x, level, color=theme.second, linewidth=0.9,
                 label="bad channels, before" if place == 0 else None,
