@@ -27,7 +27,6 @@ class ContrastiveSettings(NetworkSettings):
     n_hidden: int = Field(64, ge=1, description="Channels of the convolutions; 320 published.")
     n_blocks: int = Field(1, ge=0, description="Blocks of two dilated convolutions; 5 published.")
     kernel: int = Field(3, ge=1, description="Taps of a convolution.")
-    n_aggregates: int = Field(4, ge=1, description="Weighted means over time a channel.")
     n_cosines: int = Field(24, ge=1, description="Cosines of the weights over time.")
     dropout: float = Field(0.3, ge=0, lt=1, description="Dropout before each block.")
     dropout_radius: float = Field(
@@ -40,9 +39,10 @@ class ContrastiveDecoder(NetworkDecoder):
     """Brain module with a contrastive and a regression head."""
 
     settings: ContrastiveSettings
+    starts_low_rank = True
 
     def _network(
-        self, n_units: int, n_times: int, n_subjects: int, groups: np.ndarray, n_known: int
+        self, n_units: int, n_times: int, n_subjects: int, groups: np.ndarray, places: np.ndarray
     ) -> Any:
         import torch
 
@@ -51,14 +51,13 @@ class ContrastiveDecoder(NetworkDecoder):
         settings = self.settings
         return BrainModule(
             torch.from_numpy(groups.copy()),
-            n_known,
+            torch.from_numpy(places.copy()),
             n_times,
             n_subjects,
             n_virtual=settings.n_virtual,
             n_hidden=settings.n_hidden,
             n_blocks=settings.n_blocks,
             kernel=settings.kernel,
-            n_aggregates=settings.n_aggregates,
             n_cosines=settings.n_cosines,
             dropout=settings.dropout,
             dropout_radius=settings.dropout_radius,
