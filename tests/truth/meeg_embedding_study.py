@@ -105,9 +105,7 @@ def make_brains(
         turn = np.zeros((N_SOURCES, N_SOURCES))
         for part in (slice(0, half), slice(half, None)):
             turn[part, part] = np.linalg.qr(rng.normal(size=(half, half)))[0]
-        brains.append(
-            Brain(tuning, field[:, :N_SOURCES] @ turn, courses, noise**2 * space, time)
-        )
+        brains.append(Brain(tuning, field[:, :N_SOURCES] @ turn, courses, noise**2 * space, time))
     return brains
 
 

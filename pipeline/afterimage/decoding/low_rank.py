@@ -99,7 +99,7 @@ def low_rank_encoding(
     rank : int
         Products at most; those that are no larger than noise are dropped.
     """
-    n_subjects, n_features, n_units, n_times = covariance.shape
+    n_subjects, n_units = covariance.shape[0], covariance.shape[2]
     # scaled so that noise is equal in all subjects, whatever their number of trials
     weight = np.sqrt(counts / counts.mean())
     stacked = covariance * weight[:, None, None, None]
@@ -126,7 +126,9 @@ def low_rank_encoding(
     return Factors(parts, tuning, time)
 
 
-def topographies(covariance: np.ndarray, count: int, tuning: np.ndarray, time: np.ndarray):
+def topographies(
+    covariance: np.ndarray, count: int, tuning: np.ndarray, time: np.ndarray
+) -> np.ndarray:
     """Return topographies (n_units, rank) of one more subject, (n_features, n_units, n_times)."""
     edge = _noise_edge((1, *covariance.shape), float(count), shared=False)
     return _space(covariance, tuning, time, 1, edge)

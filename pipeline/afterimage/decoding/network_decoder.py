@@ -12,6 +12,12 @@ from afterimage.decoding.layout import (
     flat_layout,
     sensor_places,
 )
+from afterimage.decoding.network_scaling import (
+    scaling_arrays,
+    stream_of,
+    subject_numbers,
+    target_scaling,
+)
 from afterimage.decoding.network_settings import NetworkSettings, checked_epochs
 from afterimage.decoding.network_start import (
     feature_components,
@@ -20,13 +26,6 @@ from afterimage.decoding.network_start import (
 )
 from afterimage.decoding.network_training import fit_blocks, train_network
 from afterimage.decoding.readout import read_out
-from afterimage.decoding.streams import (
-    Statistics,
-    Stream,
-    spread,
-    stream_statistics,
-    whitening_over_times,
-)
 from afterimage.errors import InputError
 
 if TYPE_CHECKING:
@@ -123,52 +122,33 @@ class NetworkDecoder:
         table, row = checked_epochs(
             responses, features, stimuli, held_out, layout, self.settings.target
         )
-        names, subject = self._subject_numbers(subjects, layout, len(stimuli))
+        names, subject = subject_numbers(subjects, layout, len(stimuli))
         plane, sensor_group = sensor_places(layout)
-        looked_at = spread(subject, self.settings.n_statistics_max)
-        statistics = stream_statistics(
-            responses, subject, len(names), layout, CHUNK, looked_at
-        )
-        self._state = self._scaling(names, statistics)
+        settings = self.settings
+        self._state = scaling_arrays(responses, subject, names, layout, settings)
         self._state |= {"plane": plane, "sensor_group": sensor_group}
-        self._state |= self._target_scaling(table[self.settings.target])
-        stream = self._stream(responses, layout, subject)
-        if statistics.space.size:
-            self._state["time_whitener"] = whitening_over_times(stream, looked_at, CHUNK)
-            stream = self._stream(responses, layout, subject)
-        trials = self._trials(stream, table, row, subject, plane)
-        self._state |= feature_components(trials.targets, self.settings)
+        self._state |= target_scaling(table[settings.target])
+        trials = self._trials(responses, layout, table, row, subject, plane)
+        self._state |= feature_components(trials.targets, settings)
         concept = stimuli if concepts is None else np.asarray(concepts).astype(str)
         training, validation = held_out_groups(
-            concept, self.settings.validation_share, self.settings.random_state
+            concept, settings.validation_share, settings.random_state
         )
-        step = -(-len(validation) // self.settings.n_validation_max)
-        validation = validation[:: max(1, step)]
+        validation = validation[:: max(1, -(-len(validation) // settings.n_validation_max))]
         self._model = self._new_model(len(names))
+        parts = (self._model, trials, training, validation)
         if self.starts_low_rank:
-            self._state |= start_low_rank(
-                self._model,
-                trials,
-                training,
-                validation,
-                self._state,
-                np.asarray(layout.times_s, float),
-                self.settings,
-            )
+            times = np.asarray(layout.times_s, float)
+            self._state |= start_low_rank(*parts, self._state, times, settings)
         train_network(
-            self._model,
-            trials,
-            training,
-            validation,
-            self.settings,
-            self.settings.n_steps,
+            *parts,
+            settings,
+            settings.n_steps,
             device=device,
             checkpoint_folder=checkpoint_folder,
             on_progress=on_progress,
         )
-        arrays, self.cross_validation_ = fit_blocks(
-            self._model, trials, table, training, validation, self.settings
-        )
+        arrays, self.cross_validation_ = fit_blocks(*parts, table, settings)
         self._state |= arrays
         self._keep()
         return self
@@ -195,7 +175,7 @@ class NetworkDecoder:
         table, row = checked_epochs(
             responses, features, stimuli, held_out, layout, self.settings.target
         )
-        names, own = self._subject_numbers(subjects, layout, len(stimuli))
+        names, own = subject_numbers(subjects, layout, len(stimuli))
         if len(names) != 1 or names[0] in self.subjects:
             raise InputError(
                 "adaptation takes one new subject",
@@ -205,12 +185,10 @@ class NetworkDecoder:
             )
         self._check_units(responses, layout, "decoder adapt")
         number = len(self.subjects)
-        looked_at = spread(own, self.settings.n_statistics_max)
-        statistics = stream_statistics(responses, own, 1, layout, CHUNK, looked_at)
-        self._state |= self._scaling(names, statistics, first=number)
+        self._state |= scaling_arrays(responses, own, names, layout, self.settings, number)
         subject = np.full(len(stimuli), number)
         plane, _ = sensor_places(layout)
-        trials = self._trials(self._stream(responses, layout, subject), table, row, subject, plane)
+        trials = self._trials(responses, layout, table, row, subject, plane)
         self._model.requires_grad_(False)
         self._model.network.subjects.add_subject()
         everything = np.arange(len(stimuli))
@@ -323,55 +301,10 @@ class NetworkDecoder:
                 expected=f"(n_trials, {n_units} units * {n_times} times)",
             )
 
-    @staticmethod
-    def _subject_numbers(
-        subjects: np.ndarray | None, layout: LayoutLike, n_trials: int
-    ) -> tuple[list[str], np.ndarray]:
-        if subjects is None:
-            return [str(layout.subject)], np.zeros(n_trials, np.int64)
-        names, number = np.unique(np.asarray(subjects).astype(str), return_inverse=True)
-        return [str(name) for name in names], number.astype(np.int64)
-
-    @staticmethod
-    def _scaling(
-        names: list[str], statistics: Statistics, first: int = 0
-    ) -> dict[str, np.ndarray]:
-        arrays = {}
-        for number, name in enumerate(names):
-            key = f"{first + number:04d}/{name}"
-            arrays[f"unit_mean/{key}"] = statistics.mean[number]
-            arrays[f"unit_scale/{key}"] = statistics.scale[number]
-            if statistics.space.size:
-                arrays[f"unit_whitener/{key}"] = statistics.space[number]
-        return arrays
-
-    @staticmethod
-    def _target_scaling(block: np.ndarray) -> dict[str, np.ndarray]:
-        mean = block.mean(0, dtype=np.float64)
-        scale = np.sqrt(((block - mean) ** 2).mean()) or 1.0
-        return {
-            "target_mean": mean.astype(np.float32),
-            "target_scale": np.array([scale], np.float32),
-        }
-
-    def _stream(self, responses: Any, layout: LayoutLike, subject: np.ndarray) -> Stream:
-        def stacked(prefix: str) -> np.ndarray:
-            found = [v for k, v in sorted(self._state.items()) if k.startswith(prefix)]
-            return np.stack(found) if found else np.zeros((0, 0, 0))
-
-        parts = (stacked(f"unit_{name}/") for name in ("mean", "scale", "whitener"))
-        return Stream(
-            responses,
-            layout,
-            subject,
-            Statistics(*parts),
-            self.settings.clamp,
-            self._state.get("time_whitener"),
-        )
-
     def _trials(
         self,
-        stream: Stream,
+        responses: Any,
+        layout: LayoutLike,
         table: Mapping[str, np.ndarray],
         row: np.ndarray,
         subject: np.ndarray,
@@ -379,9 +312,9 @@ class NetworkDecoder:
     ) -> Any:
         from afterimage.training.contrastive import Trials
 
-        targets = (table[self.settings.target] - self._state["target_mean"]) / self._state[
-            "target_scale"
-        ]
+        state = self._state
+        stream = stream_of(state, responses, layout, subject, self.settings.clamp)
+        targets = (table[self.settings.target] - state["target_mean"]) / state["target_scale"]
         return Trials(stream, row.astype(np.int64), subject, targets.astype(np.float32), plane)
 
     def _new_model(self, n_subjects: int) -> Any:
@@ -440,7 +373,7 @@ class NetworkDecoder:
         if subjects is None and (layout is None or len(known) == 1):
             names, number = [known[0]], np.zeros(len(responses), np.int64)
         else:
-            names, number = self._subject_numbers(subjects, asked, len(responses))
+            names, number = subject_numbers(subjects, asked, len(responses))
         if (layout is None and subjects is None and len(known) > 1) or set(names) - set(known):
             raise InputError(
                 "the subject of the responses is not one the decoder knows",
@@ -450,10 +383,9 @@ class NetworkDecoder:
                 fix="adapt the decoder to the new subject first",
             )
         subject = np.array([known.index(name) for name in names], np.int64)[number]
-        stream = self._stream(responses, asked, subject)
         blank = np.zeros((1, len(self._state["target_mean"])), np.float32)
         table = {self.settings.target: blank}
-        trials = self._trials(stream, table, np.zeros(len(subject)), subject, plane)
+        trials = self._trials(responses, asked, table, np.zeros(len(subject)), subject, plane)
         for start in range(0, len(subject), CHUNK):
             piece = np.arange(start, min(start + CHUNK, len(subject)))
             yield encode(self._model, trials, piece)

@@ -38,7 +38,9 @@ class NetworkSettings(Settings):
     )
     n_validation_max: int = Field(2000, ge=1, description="Trials looked at for early stopping.")
     n_statistics_max: int = Field(
-        20000, ge=2, description="Trials that scaling, whitening and the start are estimated from."
+        20000,
+        ge=2,
+        description="Trials that scaling, whitening, start and readouts are fitted on.",
     )
     evaluate_every: int = Field(20, ge=1, description="Steps between two looks at them.")
     patience: int = Field(8, ge=1, description="Looks without gain after which training stops.")

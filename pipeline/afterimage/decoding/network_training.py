@@ -8,6 +8,7 @@ import numpy as np
 
 from afterimage.decoding.linear import prediction_gain, prediction_summary
 from afterimage.decoding.readout import fit_readout
+from afterimage.decoding.streams import spread
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,9 +59,9 @@ def train_network(
 def fit_blocks(
     model: BrainToImage,
     trials: Trials,
-    table: Mapping[str, np.ndarray],
     training: np.ndarray,
     validation: np.ndarray,
+    table: Mapping[str, np.ndarray],
     settings: NetworkSettings,
 ) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:
     """Fit the readouts on trained trials; judge them on held-out concepts.
@@ -82,7 +83,7 @@ def fit_blocks(
     blocks = {name: block - block.mean(0, dtype=np.float64) for name, block in table.items()}
     arrays, predicted = fit_readout(
         lambda part: encode(model, trials, part)[0],
-        training,
+        training[spread(trials.subject[training], settings.n_statistics_max)],
         (representation, validation),
         trials.stimulus,
         blocks,

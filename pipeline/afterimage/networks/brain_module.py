@@ -119,9 +119,7 @@ class ResidualBlock(nn.Module):
 
     @staticmethod
     def _convolution(n_channels: int, kernel: int, dilation: int) -> nn.Sequential:
-        convolution = nn.Conv1d(
-            n_channels, n_channels, kernel, padding="same", dilation=dilation
-        )
+        convolution = nn.Conv1d(n_channels, n_channels, kernel, padding="same", dilation=dilation)
         return nn.Sequential(convolution, nn.GroupNorm(1, n_channels), nn.GELU())
 
     def forward(self, signals: Tensor) -> Tensor:
@@ -163,9 +161,7 @@ class BrainModule(nn.Module):
     ) -> None:
         super().__init__()
         n_virtual = min(n_virtual, len(groups))
-        self.attention = SpatialAttention(
-            n_virtual, groups, places, dropout_radius=dropout_radius
-        )
+        self.attention = SpatialAttention(n_virtual, groups, places, dropout_radius=dropout_radius)
         self.subjects = SubjectLayers(n_subjects, n_virtual, n_hidden)
         self.blocks = nn.ModuleList(
             ResidualBlock(n_hidden, kernel, (2 ** (2 * b % 5), 2 ** ((2 * b + 1) % 5)))
