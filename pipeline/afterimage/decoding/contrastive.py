@@ -1,8 +1,10 @@
 """Contrastive decoding of images from M/EEG (Benchetrit et al. 2023, arXiv:2310.19812).
 
 The encoder is in `afterimage.networks.brain_module`, the loss in `afterimage.training.contrastive`.
-What differs: a small encoder by default; early stopping by the mean log rank of held-out concepts
-of the training part; blocks other than the target by ridge regression on the representation.
+What differs: a small encoder by default, which begins as a low-rank encoding model turned round
+(`afterimage.decoding.low_rank`), not at random; responses are whitened; early stopping by the mean
+log rank of held-out concepts of the training part; blocks other than the target by ridge
+regression on the representation.
 """
 
 from __future__ import annotations
@@ -23,14 +25,20 @@ class ContrastiveSettings(NetworkSettings):
     kind: Literal["contrastive"] = Field(
         "contrastive", description="Sensor attention, subject layers, dilated convolutions."
     )
-    n_virtual: int = Field(64, ge=1, description="Virtual channels of the sensor attention.")
-    n_hidden: int = Field(64, ge=1, description="Channels of the convolutions; 320 published.")
+    n_virtual: int = Field(
+        320, ge=1, description="Virtual channels of the sensor attention, at most the sensors."
+    )
+    n_hidden: int = Field(
+        32,
+        ge=1,
+        description="Channels of the convolutions, highest rank of the start; 320 published.",
+    )
     n_blocks: int = Field(1, ge=0, description="Blocks of two dilated convolutions; 5 published.")
     kernel: int = Field(3, ge=1, description="Taps of a convolution.")
-    n_cosines: int = Field(24, ge=1, description="Cosines of the weights over time.")
+    n_cosines: int = Field(48, ge=1, description="Cosines of the weights over time.")
     dropout: float = Field(0.3, ge=0, lt=1, description="Dropout before each block.")
     dropout_radius: float = Field(
-        0.1, ge=0, description="Sensors left out of a batch, within this many head widths."
+        0.0, ge=0, description="Sensors left out of a batch, within this many head widths."
     )
 
 
