@@ -14,10 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from afterimage.decoding.bayesian import BayesianDecoder, BayesianSettings
 from afterimage.decoding.contrastive import ContrastiveDecoder, ContrastiveSettings
 from afterimage.decoding.layout import Layout, window
+from afterimage.decoding.linear_residual import LinearResidualDecoder, LinearResidualSettings
 from afterimage.decoding.ridge import RidgeDecoder, RidgeSettings
 from afterimage.decoding.streams import Rows
+from afterimage.decoding.temporal_spatial import TemporalSpatialDecoder, TemporalSpatialSettings
 
 sys.path.insert(0, str(Path(__file__).parent))
 from meeg_embedding_study import Brain, embeddings, layout, make_brains, top
@@ -146,3 +149,43 @@ def test_full_study(tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str
     assert whole >= 2 * ridge
     assert found.mean() >= 0.85 * oracle.mean()
     assert quarter.mean() >= alone.mean()
+
+
+def whitener(responses: np.ndarray) -> np.ndarray:
+    """Inverse root of the covariance of training epochs over sensors."""
+    covariance = np.einsum("nut,nvt->uv", responses, responses, optimize=True)
+    values, vectors = np.linalg.eigh(covariance / responses[:, 0].size)
+    return ((vectors / np.sqrt(values)) @ vectors.T).astype(np.float32)
+
+
+@pytest.mark.slow
+def test_every_decoder_on_the_small_study(
+    small: Study, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One subject; linear decoders as recorded, and whitened over sensors as epoch_meeg does."""
+    rows = small.rows(0)
+    raw, (seen, test) = small.responses[rows], small.tests[0]
+    known, names = {"clip": small.known[rows]}, rows.astype(str)
+    white = whitener(raw)
+    table = {"matched filter": small.oracle()[0]}
+    for kind, settings in (("ridge", RidgeSettings()), ("bayesian", BayesianSettings())):
+        maker: Any = RidgeDecoder if kind == "ridge" else BayesianDecoder
+        for label, mixing in (("", None), (", whitened", white)):
+            train, asked = (
+                (part if mixing is None else mixing @ part).reshape(len(part), -1)
+                for part in (raw, seen)
+            )
+            decoder = maker(settings).fit(train, known, names)
+            table[kind + label] = top(decoder.scores(asked, {"clip": test}))
+    for network in (
+        ContrastiveDecoder(ContrastiveSettings(n_steps=100)),
+        LinearResidualDecoder(LinearResidualSettings(n_steps=200)),
+        TemporalSpatialDecoder(TemporalSpatialSettings(n_steps=200)),
+    ):
+        network.fit(raw, known, names, layout=small.sensors)
+        scores = network.scores(seen, {"clip": test}, layout=small.sensors)
+        table[network.settings.kind] = top(scores)
+    with capsys.disabled():
+        print("\n" + "\n".join(f"{name:<22} {value:.3f}" for name, value in table.items()))
+    best = max(value for name, value in table.items() if name.startswith(("ridge", "bayesian")))
+    assert table["contrastive"] >= 1.5 * best, table

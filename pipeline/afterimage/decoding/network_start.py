@@ -149,7 +149,7 @@ def first_topographies(
         CHUNK,
     )
     space = topographies(
-        covariance[0], float(counts[0]), state["factor_tuning"], state["factor_time"]
+        covariance[0], int(counts[0]), state["factor_tuning"], state["factor_time"]
     )
     places = torch.from_numpy(trials.places)
     model.network.start_subject(number, torch.from_numpy(space), places)
