@@ -233,6 +233,44 @@ def test_interrupted_training_ends_with_the_same_bits(tmp_path: Path, interrupt_
         np.testing.assert_array_equal(value, resumed.state()[key], err_msg=key)
 
 
+def test_half_precision_learns_what_full_precision_learns() -> None:
+    import torch
+
+    from afterimage.training.contrastive import BrainToImage
+    from afterimage.training.loop import LoopSettings, train
+
+    places = brain_module()[1]
+    signals, features, _ = make_study()
+    batch = {
+        "signals": torch.from_numpy(signals.reshape(-1, N_UNITS, N_TIMES)),
+        "subjects": torch.zeros(len(signals), dtype=torch.long),
+        "stimulus": torch.arange(len(signals)),
+        "targets": torch.from_numpy(features["clip"]),
+        "places": places,
+    }
+    losses = []
+    for bf16 in (False, True):
+        torch.manual_seed(0)
+        model = BrainToImage(brain_module()[0], 20, 8, 0.75)
+        settings = LoopSettings(n_steps=15, batch_size=120, learning_rate=5e-3, bf16=bf16)
+        losses.append(train(model, lambda _i, _s: batch, 120, settings, random_state=0))
+        assert all(p.dtype == torch.float32 for p in model.parameters())
+    assert losses[1][-1] < losses[1][0] - 0.1
+    assert not np.array_equal(*losses)  # it did compute in another precision
+    np.testing.assert_allclose(losses[1], losses[0], rtol=0.03)
+
+
+@pytest.mark.skipif("not __import__('torch').cuda.is_available()", reason="no GPU")
+def test_decoder_trains_on_a_gpu_as_on_the_cpu() -> None:
+    study, test = make_study(), make_study(60, seed=3)
+    settings = ContrastiveSettings(**SMALL)
+    found = [
+        top1(ContrastiveDecoder(settings).fit(*study, layout=make_layout(), device=device), test)
+        for device in ("cpu", "cuda")
+    ]
+    assert found[1] > found[0] - 0.1
+
+
 def test_early_stopping_holds_out_whole_concepts() -> None:
     from afterimage.training.contrastive import held_out_groups
 
