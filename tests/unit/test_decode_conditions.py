@@ -14,13 +14,11 @@ from afterimage.errors import InputError
 from afterimage.evaluation.conditions import (
     alarm_window,
     cross_validate,
-    leave_groups_out,
-    permute_labels,
-    random_folds,
     score,
     weighted_auc,
     weighted_balanced_accuracy,
 )
+from afterimage.evaluation.group_folds import leave_groups_out, permute_labels, random_folds
 from afterimage.io.tables import Row, read_tsv
 from afterimage.io.trials import write_trials
 from afterimage.stages import decode_conditions
@@ -173,7 +171,7 @@ def test_several_subjects_are_left_out_in_turn(tmp_path: Path) -> None:
         write(tmp_path / f"sub-{k}" / f"sub-{k}_trials.nc", ["face", "house", "tool"] * 10)
         for k in ("a", "bb", "ccc")
     )
-    contrasts = {"houses": {"house": ["house"], "other": ["face", "tool"]}}
+    contrasts = {"houses": {"classes": {"house": ["house"], "other": ["face", "tool"]}}}
     rows, details = decode(files, tmp_path, contrasts=contrasts)
     assert {row["subject"] for row in rows} == {"group"}
     assert details["group_column"] == "subject"
@@ -190,7 +188,7 @@ def test_several_subjects_are_left_out_in_turn(tmp_path: Path) -> None:
         (["face", "house"] * 10, {"group_column": "session"}, "no column of groups"),
         (
             ["face", "house"] * 10,
-            {"contrasts": {"c": {"a": ["face"], "b": ["x"]}}},
+            {"contrasts": {"c": {"classes": {"a": ["face"], "b": ["x"]}}}},
             "no trial has",
         ),
         ([f"picture-{i}" for i in range(20)], {}, "too few trials"),

@@ -78,8 +78,10 @@ def index_dataset(
     """
     folders = _subject_folders(bids_dir)
     has_table = (bids_dir / "stimuli.tsv").is_file()
+    pictures = "yes"
     if has_table:
-        read_tsv(bids_dir / "stimuli.tsv", required=("stimulus_id", "file"))
+        table = read_tsv(bids_dir / "stimuli.tsv", required=("stimulus_id", "file"))
+        pictures = "yes" if any(row["file"] != "n/a" for row in table) else "no"
     root = absolute(bids_dir)
     raw = (linked_raw_dataset(root) if is_fmriprep(root) else None) or root
     made = find_derivatives(list(dict.fromkeys((root, raw))), derivatives)
@@ -92,7 +94,7 @@ def index_dataset(
     )  # fmt: skip
     rows: list[Row] = []
     for name in folders:
-        rows += _subject_rows(bids_dir, name, scans, has_table)
+        rows += _subject_rows(bids_dir, name, scans, has_table, pictures)
     scanned = any(row["bold"] != "n/a" or row["recording"] != "n/a" for row in rows)
     if not (has_table or scanned or scans.seen["task"]):
         raise InputError(
