@@ -65,7 +65,7 @@ def assemble_subject(report: SubjectReport) -> str:
     bodies = {name: build(report) for name, build in builders.items()}
     if report.without_pictures:
         bodies |= dict.fromkeys(("gallery", "scores", "audit"))
-        if not (report.conditions or report.timing):
+        if not (report.conditions or report.condition_notes or report.timing):
             bodies["decoding"] = None
     keys = ["question_without_pictures"] if report.without_pictures else []
     keys += ["question_recordings"] if report.scans is None else []
@@ -95,6 +95,7 @@ def assemble_group(report: GroupReport) -> str:
     failed = [subject for subject in report.subjects if subject.status == "failed"]
     scores, n_left_out = tables.group_score_table(report)
     checks = list(report.leak_linter)
+    pictures = bool(scores.rows) or any(s.status != "responses only" for s in report.subjects)
     bodies: dict[str, dict[str, Any] | None] = {
         "group_summary": {
             "table": tables.subject_table(report),
@@ -107,7 +108,8 @@ def assemble_group(report: GroupReport) -> str:
             "n_leaks": sum(not check.get("ok") for check in checks),
             "changes": tables.change_table(report.config_changes),
         },
-        "group_scores": {"table": scores, "n_left_out": n_left_out},
+        "group_conditions": meeg_tables.group_conditions_view(report),
+        "group_scores": {"table": scores, "n_left_out": n_left_out} if pictures else None,
         "group_linter": {
             "failed": [check for check in checks if not check.get("ok")],
             "summary": _linter_summary(checks),
@@ -200,6 +202,7 @@ def _decoding(report: SubjectReport) -> dict[str, Any]:
     return {
         "table": None if report.without_pictures else tables.fit_table(report),
         **meeg_tables.timed_view(report.timing, report.conditions),
+        "condition_notes": report.condition_notes,
     }
 
 

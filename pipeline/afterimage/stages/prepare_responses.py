@@ -77,11 +77,12 @@ def run(
     _check_shape(responses, trials, inputs, subject)
     folder, where = inputs.stimuli_table.parent / "stimuli", f"{subject}, {inputs.trials}"
     stimuli = read_stimuli(inputs.stimuli_table, folder, trials, where)
-    if any(row["file"] != "n/a" for row in stimuli.values()):
+    table = read_tsv(inputs.stimuli_table)
+    if any(row["file"] != "n/a" for row in table):
         split = assign_split(
             trials,
             stimuli,
-            (row["stimulus_id"] for row in read_tsv(inputs.stimuli_table)),
+            (row["stimulus_id"] for row in table),
             (where, str(inputs.stimuli_table)),
             test_fraction=config.test_fraction,
             min_training_trials=config.min_training_trials,
@@ -122,9 +123,7 @@ def run(
         outputs.trials,
         (np.asarray(chunk, dtype=np.float32)[:, scan.usable] for chunk in chunks()),
         trial_coordinates(trials, splits, subject)
-        | {
-            name: np.array([row[name] for row in trials]) for name in LABELS if name in trials[0]
-        },
+        | {name: np.array([row[name] for row in trials]) for name in LABELS if name in trials[0]},
         units,
         _times(responses, sidecar, inputs, subject),
         {

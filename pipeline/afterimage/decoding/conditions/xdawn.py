@@ -13,7 +13,11 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from afterimage.decoding.conditions.classifier import ConditionClassifier, time_bins
+from afterimage.decoding.conditions.classifier import (
+    ConditionClassifier,
+    oas_covariances,
+    time_bins,
+)
 from afterimage.decoding.conditions.registry import CLASSIFIERS
 from afterimage.decoding.conditions.tangent_space import tangent_regression
 from afterimage.settings import Settings
@@ -49,7 +53,12 @@ class XdawnClassifier(ConditionClassifier):
         from sklearn.pipeline import make_pipeline
 
         return make_pipeline(
-            XdawnCovariances(self.settings.n_filters, estimator="oas", xdawn_estimator="oas"),
+            XdawnCovariances(self.settings.n_filters, estimator=_oas, xdawn_estimator="oas"),
             TangentSpace(metric="riemann"),
             tangent_regression(self.settings.inverse_penalty),
         )
+
+
+def _oas(trial: np.ndarray) -> np.ndarray:
+    """Shrunk covariance of one trial, (n_channels, n_times) to (n_channels, n_channels)."""
+    return np.asarray(oas_covariances(trial[None])[0])
