@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from afterimage.decoding.conditions.csp_lda import CSPLDASettings
 from afterimage.decoding.conditions.window_lda import WindowLDA, WindowLDASettings
 from afterimage.errors import InputError
 from afterimage.evaluation.conditions import (
@@ -200,3 +201,88 @@ def test_what_cannot_be_decoded_is_said(
     file = write(tmp_path / "sub-01" / "sub-01_trials.nc", labels)
     with pytest.raises(InputError, match=message):
         decode((file,), tmp_path, **settings)
+
+
+def test_a_contrast_has_settings_of_its_own(tmp_path: Path) -> None:
+    file = write(tmp_path / "sub-01" / "sub-01_trials.nc", ["face", "house"] * 30)
+    contrasts = {
+        "plain": {},
+        "early": {
+            "tmin_s": -0.1,
+            "tmax_s": 0.1,
+            "baseline_s": (-0.1, 0.0),
+            "classifiers": ["lda"],
+        },
+    }
+    classifiers = {"lda": WindowLDASettings(), "fine": WindowLDASettings(bin_s=0.02)}
+    rows, _ = decode((file,), tmp_path, contrasts=contrasts, classifiers=classifiers)
+    windows = {
+        (row["contrast"], row["classifier"]): (float(row["tmin_s"]), float(row["tmax_s"]))
+        for row in rows
+        if row["role"] == "decoding"
+    }
+    assert windows == {
+        ("plain", "selected"): (0.0, 0.39), ("plain", "lda"): (0.0, 0.39),
+        ("plain", "fine"): (0.0, 0.39), ("early", "lda"): (-0.1, 0.1),
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="names classifiers that there are not: nothing"):
+        decode((file,), tmp_path, contrasts={"c": {"classifiers": ["nothing"]}})
+
+
+def test_each_fold_chooses_without_its_test_trials(tmp_path: Path) -> None:
+    """What a fold chose stays when the trials it is tested on are another's, labels and all."""
+    labels = ["face", "house"] * 30
+    classifiers = {
+        "power": CSPLDASettings(n_components=1, low_hz=20), "lda": WindowLDASettings(),
+    }  # fmt: skip
+    file = write(tmp_path / "sub-01" / "sub-01_trials.nc", labels)
+    rows, details = decode((file,), tmp_path, classifiers=classifiers)
+    chosen = details["contrasts"][0]
+    assert (chosen["classifier"], chosen["chosen"]) == ("selected", ["lda"] * 3)
+    row = next(r for r in rows if r["classifier"] == "selected" and r["metric"] == "auc")
+    same = next(
+        r
+        for r in rows
+        if r["classifier"] == "lda" and (r["role"], r["metric"]) == ("decoding", "auc")
+    )
+    assert row["value"] == same["value"] and row["p"] == "n/a"
+    assert (
+        "chosen in each fold by runs left out of its training trials: lda in 3" in row["protocol"]
+    )
+    swapped = [{"face": "house", "house": "face"}[name] for name in labels[:20]] + labels[20:]
+    file = write(tmp_path / "sub-01" / "sub-01_trials.nc", swapped)
+    _, other = decode((file,), tmp_path, classifiers=classifiers)
+    assert other["contrasts"][0]["inner"][0] == chosen["inner"][0]
+    assert other["contrasts"][0]["inner"][1] != chosen["inner"][1]
+
+
+def test_two_runs_are_too_few_to_choose(tmp_path: Path) -> None:
+    file = write(tmp_path / "sub-01" / "sub-01_trials.nc", ["face", "house"] * 20, n_runs=2)
+    classifiers = {"lda": WindowLDASettings(), "fine": WindowLDASettings(bin_s=0.02)}
+    rows, details = decode((file,), tmp_path, classifiers=classifiers)
+    assert {row["classifier"] for row in rows} == {"lda", "fine"}
+    assert details["contrasts"][0]["notes"] == [
+        "none was chosen: no group of trials can be left out"
+    ]
+
+
+def test_processes_change_nothing() -> None:
+    trials, labels, groups = people(3, 0.5, 0)
+    classifier = WindowLDA(WindowLDASettings(), TIMES_S)
+    folds = leave_groups_out(labels, groups)
+    one, four = (
+        cross_validate(classifier, trials, labels, groups, folds, n_permutations=3, n_jobs=n)
+        for n in (1, 4)
+    )
+    np.testing.assert_allclose(one.evidence, four.evidence, rtol=1e-9)
+    for (first, expected), (second, found) in zip(one.null, four.null, strict=True):
+        np.testing.assert_array_equal(first, second)
+        np.testing.assert_allclose(expected, found, rtol=1e-9)
+
+
+def test_many_groups_are_dealt_into_few_folds() -> None:
+    groups = np.repeat([f"p{i:02d}" for i in range(11)], 4)
+    folds = leave_groups_out(np.tile([0, 1], 22), groups, max_folds=5)
+    assert len(folds) == 5
+    assert sorted(np.concatenate([test for _, test in folds]).tolist()) == list(range(44))
+    assert all(not set(groups[train]) & set(groups[test]) for train, test in folds)
