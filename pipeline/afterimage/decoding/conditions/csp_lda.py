@@ -19,7 +19,6 @@ from afterimage.decoding.conditions.classifier import (
     oas_covariances,
 )
 from afterimage.decoding.conditions.registry import CLASSIFIERS
-from afterimage.decoding.conditions.window_lda import shrinkage_lda
 from afterimage.settings import Settings
 
 
@@ -53,3 +52,13 @@ class CSPLDA(ConditionClassifier):
         from sklearn.pipeline import make_pipeline
 
         return make_pipeline(CSP(self.settings.n_components, log=True), shrinkage_lda(n_classes))
+
+
+def shrinkage_lda(n_classes: int) -> Any:
+    """Return an LDA whose covariance within classes is shrunk, with equal priors."""
+    from sklearn.covariance import LedoitWolf
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    return LinearDiscriminantAnalysis(
+        solver="lsqr", covariance_estimator=LedoitWolf(), priors=np.full(n_classes, 1 / n_classes)
+    )
