@@ -113,7 +113,9 @@ def assemble_group(report: GroupReport) -> str:
         "group_linter": {
             "failed": [check for check in checks if not check.get("ok")],
             "summary": _linter_summary(checks),
-        },
+        }
+        if checks or pictures
+        else None,
         "methods": {"text": text.group_methods(report)},
         "group_errors": {"failed": failed},
     }

@@ -189,7 +189,10 @@ def _across_subjects(root: Path, labels: list[str]) -> list[dict[str, Any]]:
         path = root / f"sub-{label}" / f"sub-{label}_split.tsv"
         if path.is_file():
             for row in read_tsv(path):
-                split.setdefault(row["stimulus_id"], set()).add(row["split"])
+                if row.get("file", "n/a") != "n/a":  # a category is seen by all, in any split
+                    split.setdefault(row["stimulus_id"], set()).add(row["split"])
+    if not split:
+        return []
     crossing = sorted(name for name, values in split.items() if len(values) > 1)
     detail = f"{len(split)} stimuli, each in one split for all subjects"
     if crossing:

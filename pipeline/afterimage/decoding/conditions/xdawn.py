@@ -55,7 +55,7 @@ class XdawnClassifier(ConditionClassifier):
         class BatchedCovariances(XdawnCovariances):
             """The same covariances, of all trials at once."""
 
-            def transform(self, X: np.ndarray) -> np.ndarray:  # noqa: N803  scikit-learn's name
+            def transform(self, X: np.ndarray) -> np.ndarray:
                 """(n_trials, n_channels, n_times) to (n_trials, 2 n_rows, 2 n_rows)."""
                 means = np.broadcast_to(self.P_, (len(X), *self.P_.shape))
                 return oas_covariances(np.concatenate([means, self.Xd_.transform(X)], axis=1))
