@@ -286,3 +286,16 @@ def test_many_groups_are_dealt_into_few_folds() -> None:
     assert len(folds) == 5
     assert sorted(np.concatenate([test for _, test in folds]).tolist()) == list(range(44))
     assert all(not set(groups[train]) & set(groups[test]) for train, test in folds)
+
+
+def test_chance_of_a_label_of_people_is_known() -> None:
+    """Folds of two people: after a permutation some hold one class, and many permutations all do."""
+    trials, _, groups = people(4, 0.0, 1)
+    labels = np.repeat(np.arange(4) % 2, 20)
+    classifier = WindowLDA(WindowLDASettings(), TIMES_S)
+    folds = leave_groups_out(labels, groups)
+    assert len(folds) == 2
+    decoding = cross_validate(classifier, trials, labels, groups, folds, n_permutations=12)
+    found = score(decoding, "auc")
+    assert 0 <= found.chance_low <= found.chance <= found.chance_high <= 1
+    assert 0 < found.p <= 1

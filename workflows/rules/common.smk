@@ -70,7 +70,9 @@ RECORDED = [s for s in SUBJECTS if UNITS[s][0]["recording"] != "n/a"]
 PICTURED = [s for s in SUBJECTS if any(row["stimuli"] == "yes" for row in UNITS[s])]
 # Conditions are told apart where there are no pictures to reconstruct, in trials with a time axis.
 UNPICTURED = [
-    s for s in RECORDED + PREPARED if s not in PICTURED and UNITS[s][0]["modality"] in ("eeg", "meg")
+    s
+    for s in RECORDED + PREPARED
+    if s not in PICTURED and UNITS[s][0]["modality"] in ("eeg", "meg")
 ]
 GROUP_CONDITIONS = ["group/conditions.tsv"] if len(UNPICTURED) > 1 else []
 RUNS = {run_prefix(run_file(row)): row for s in SCANNED + RECORDED for row in UNITS[s]}

@@ -224,12 +224,11 @@ def score(
         np.quantile(means, [(1 - level) / 2, (1 + level) / 2]) if len(means) else (np.nan,) * 2
     )
     theory = 0.5 if metric == "auc" else 1 / decoding.evidence.shape[1]
+    # With whole groups relabelled, every group left out may be of one class: nothing to score.
     null = np.array([
-        np.mean([
-            compute(labels[rows], evidence[rows], ones(rows))[0]
-            for _, rows in _cells(decoding, labels)
-        ])
+        np.mean([compute(labels[rows], evidence[rows], ones(rows))[0] for _, rows in parts])
         for labels, evidence in decoding.null
+        if (parts := _cells(decoding, labels))
     ])  # fmt: skip
     chance, chance_low, chance_high, p = theory, np.nan, np.nan, np.nan
     if len(null):
