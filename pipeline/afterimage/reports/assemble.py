@@ -31,6 +31,7 @@ from afterimage.reports.labels import (
 from afterimage.reports.model import GroupReport, SubjectReport
 from afterimage.reports.page import Figure, Image, Panel, Section
 from afterimage.reports.scan_words import onset_warning
+from afterimage.reports.time_words import alarm_warning
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -100,6 +101,7 @@ def assemble_group(report: GroupReport) -> str:
         "group_summary": {
             "table": tables.subject_table(report),
             "n": len(report.subjects),
+            "alarm": alarm_warning(None, report.conditions),
             "n_done": sum(subject.status == "done" for subject in report.subjects),
             "n_responses": sum(subject.status == "responses only" for subject in report.subjects),
             "failed": failed,

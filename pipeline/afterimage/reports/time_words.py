@@ -143,7 +143,7 @@ def recording_findings(report: SubjectReport) -> list[Finding]:
     return [*findings, *condition_findings(report.conditions)]
 
 
-def group_findings(scores: Sequence[ConditionScore]) -> list[Finding]:
+def group_findings(scores: Sequence[ConditionScore]) -> dict[str, list[Finding]]:
     """Judge each contrast by AUC: people left out, before the stimulus, and what the leak is worth.
 
     All three speak of one classifier, fixed before any score is read: the first that was also run
@@ -151,10 +151,10 @@ def group_findings(scores: Sequence[ConditionScore]) -> list[Finding]:
     each fold where one was chosen.
     """
     auc = [score for score in scores if score.metric == "auc"]
-    findings = []
+    told: dict[str, list[Finding]] = {}
     for contrast, _ in contrasts(auc):
         own = [score for score in auc if score.contrast == contrast]
-        findings += condition_findings(own)
+        findings = told[contrast] = condition_findings(own)
         alarm = next((score for score in own if score.before_stimulus), None)
         if alarm is not None:
             findings.append(_alarm_finding(alarm))
@@ -169,7 +169,7 @@ def group_findings(scores: Sequence[ConditionScore]) -> list[Finding]:
         )
         if leak is not None and honest is not None:
             findings.append(_leak_finding(leak, honest))
-    return findings
+    return told
 
 
 def _alarm_finding(alarm: ConditionScore) -> Finding:

@@ -33,7 +33,7 @@ else:
     Classifier = CLASSIFIERS.union()
 
 VERSION = 1
-CITES = ("barachant2012", "blankertz2011", "ramoser2000", "rivet2009", "ojala2010")
+CITES = ("barachant2012", "blankertz2011", "ramoser2000", "rivet2009", "ojala2010", "varma2006")
 
 
 class Contrast(Settings):
@@ -178,5 +178,7 @@ def _not_here(trials: Trials, column: str, conditions: np.ndarray, alone: bool) 
         return f"{column} belongs to the person, who is {conditions[0]}; see the group"
     names = np.unique(trials.groups)
     if len(names) < 2:
-        return f"nothing can be left out, all trials are of one {trials.group_column} ({names[0]})"
+        one = f"all trials are of one {trials.group_column} ({names[0]})"
+        none = f"the trials do not say their {trials.group_column}"
+        return f"nothing can be left out, {none if names[0] == 'n/a' else one}"
     return ""
