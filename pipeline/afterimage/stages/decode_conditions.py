@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 else:
     Classifier = CLASSIFIERS.union()
 
-VERSION = 1
+VERSION = 2
 CITES = ("barachant2012", "blankertz2011", "ramoser2000", "rivet2009", "ojala2010", "varma2006")
 
 
