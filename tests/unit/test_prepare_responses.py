@@ -264,3 +264,31 @@ def test_input_is_left_alone(subject: Subject) -> None:
     subject.run()
     after = {path: path.read_bytes() for path in subject.folder.rglob("*") if path.is_file()}
     assert after == before
+
+
+def test_without_pictures_a_subject_may_be_all_test(subject: Subject) -> None:
+    """Categories return in every trial: the split is that of the trials, whatever the category."""
+    table = "stimulus_id\tfile\tsplit\nface\tn/a\tn/a\nhouse\tn/a\tn/a\n"
+    subject.inputs.stimuli_table.write_text(table)
+    trials(subject, ["face", "house"] * 10, ["test"] * 20)
+    subject.run()
+    assert subject.split() == {"face": "test", "house": "test"}
+    assert np.isnan(subject.trials()["ceiling"].values).all()
+    trials(subject, ["face", "house"] * 10, ["train"] * 11 + ["n/a"] * 2 + ["test"] * 7)
+    subject.run()
+    assert subject.split() == {"face": "n/a", "house": "n/a"}
+    assert subject.trials()["split"].values.tolist() == ["train"] * 13 + ["test"] * 7
+    trials(subject, ["face", "house"] * 10, ["train"] * 19 + ["tset"])
+    with pytest.raises(InputError, match="no known split"):
+        subject.run()
+
+
+def test_condition_and_names_are_kept(subject: Subject) -> None:
+    shown = [f"s{i:02d}\tkind {i % 2}" for i in range(20)]
+    subject.inputs.trials.write_text("\n".join(["stimulus_id\tcondition", *shown]) + "\n")
+    units = subject.inputs.trials.with_name("sub-01_units.tsv")
+    units.write_text("kind\tname\n" + "".join(f"eeg\tE{i}\n" for i in range(6)))
+    replace(subject, inputs=replace(subject.inputs, units=units)).run()
+    found = subject.trials()
+    assert found["condition"].values.tolist() == ["kind 0", "kind 1"] * 10
+    assert found["name"].values.tolist() == [f"E{i}" for i in range(6)]

@@ -68,8 +68,13 @@ SCANNED = [s for s in SUBJECTS if UNITS[s][0]["bold"] != "n/a"]
 RECORDED = [s for s in SUBJECTS if UNITS[s][0]["recording"] != "n/a"]
 # Only where pictures are known can there be reconstructions; the others get responses and a report.
 PICTURED = [s for s in SUBJECTS if any(row["stimuli"] == "yes" for row in UNITS[s])]
-# Conditions are told apart where there are no pictures to reconstruct.
-UNPICTURED = [s for s in RECORDED if s not in PICTURED]
+# Conditions are told apart where there are no pictures to reconstruct, in trials with a time axis.
+UNPICTURED = [
+    s
+    for s in RECORDED + PREPARED
+    if s not in PICTURED and UNITS[s][0]["modality"] in ("eeg", "meg")
+]
+GROUP_CONDITIONS = ["group/conditions.tsv"] if len(UNPICTURED) > 1 else []
 RUNS = {run_prefix(run_file(row)): row for s in SCANNED + RECORDED for row in UNITS[s]}
 STIMULI_TABLE = [str(path) for path in [stimulus_table(BIDS_DIR)] if path]
 PARTICIPANTS = [str(path) for path in [BIDS_DIR / "participants.tsv"] if path.is_file()]
@@ -241,6 +246,7 @@ def targets(until):
     files |= set(collect(always, s=SUBJECTS))
     if "decode" in wanted:
         files |= set(collect("sub-{s}/decoding/sub-{s}_conditions.tsv", s=UNPICTURED))
+        files |= set(GROUP_CONDITIONS)
     group = until == "report" and SUBJECTS and config.get("group", True)
     return [*sorted(files), "group.html"] if group else sorted(files)
 

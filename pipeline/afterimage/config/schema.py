@@ -28,6 +28,7 @@ NAMED_ENTRIES = (
     ("extract_features", "encoders"),
     ("train_decoder", "decoders"),
     ("reconstruct", "methods"),
+    ("decode_conditions", "classifiers"),
 )
 
 

@@ -197,6 +197,8 @@ class SubjectReport:
         Decoding over time and over repetitions.
     conditions : sequence of ConditionScore
         Decoding of conditions rather than pictures.
+    condition_notes : sequence of str
+        What could not be told apart, and why.
     responses : Responses, optional
     fits : sequence of BlockFit
         One a decoder and feature block.
@@ -238,6 +240,7 @@ class SubjectReport:
     recordings: Recordings | None = None
     timing: TimeResolved | None = None
     conditions: Sequence[ConditionScore] = ()
+    condition_notes: Sequence[str] = ()
     responses: Responses | None = None
     fits: Sequence[BlockFit] = ()
     gallery: Gallery | None = None
@@ -299,6 +302,10 @@ class GroupReport:
     leak_linter : sequence of mappings
         ``{"subject": str, "check": str, "ok": bool, "detail": str}``; subject ``""`` for a check
         made across subjects.
+    conditions : sequence of ConditionScore
+        Conditions told apart in people left out.
+    condition_notes : sequence of str
+        What could not be told apart, and why.
     stages : sequence of StageRun
         Only `name`, `version` and `cites` are used.
     dataset, created, run_id, versions, command, config_changes, config_hash
@@ -310,6 +317,8 @@ class GroupReport:
     subjects: Sequence[GroupSubject]
     metrics: Sequence[Row] = ()
     leak_linter: Sequence[Mapping[str, Any]] = ()
+    conditions: Sequence[ConditionScore] = ()
+    condition_notes: Sequence[str] = ()
     stages: Sequence[StageRun] = ()
     dataset: str = ""
     created: str = ""

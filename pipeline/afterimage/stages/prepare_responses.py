@@ -1,4 +1,4 @@
-"""Check one subject's prepared responses, split them by stimulus, write them as trials."""
+"""Check one subject's prepared responses, split them, write them as trials."""
 
 from __future__ import annotations
 
@@ -23,12 +23,15 @@ from afterimage.stages.stimuli import (
     assign_split,
     count_splits,
     read_stimuli,
+    split_by_trial,
     trial_coordinates,
     write_split,
 )
 
 VERSION = 2
 CITES = ("allen2022",)
+#: Columns of the trials that name their condition, kept beside the stimulus.
+LABELS = ("condition", "trial_type")
 #: Trials are read this many at a time.
 CHUNK = 256
 
@@ -75,15 +78,21 @@ def run(
     _check_shape(responses, trials, inputs, subject)
     folder, where = inputs.stimuli_table.parent / "stimuli", f"{subject}, {inputs.trials}"
     stimuli = read_stimuli(inputs.stimuli_table, folder, trials, where)
-    split = assign_split(
-        trials,
-        stimuli,
-        (row["stimulus_id"] for row in read_tsv(inputs.stimuli_table)),
-        (where, str(inputs.stimuli_table)),
-        test_fraction=config.test_fraction,
-        min_training_trials=config.min_training_trials,
-        random_state=config.random_state or 0,
-    )
+    table = read_tsv(inputs.stimuli_table)
+    if any(row["file"] != "n/a" for row in table):
+        split = assign_split(
+            trials,
+            stimuli,
+            (row["stimulus_id"] for row in table),
+            (where, str(inputs.stimuli_table)),
+            test_fraction=config.test_fraction,
+            min_training_trials=config.min_training_trials,
+            random_state=config.random_state or 0,
+        )
+        splits = np.array([split[row["stimulus_id"]] for row in trials])
+    else:
+        # Categories return in every trial: people or runs are in one split, not the categories.
+        split, splits = split_by_trial(trials, stimuli, (where, str(inputs.stimuli_table)))
 
     def chunks() -> Iterator[np.ndarray]:
         for start in range(0, len(responses), CHUNK):
@@ -108,7 +117,6 @@ def run(
         )  # fmt: skip
 
     ids = np.array([row["stimulus_id"] for row in trials])
-    splits = np.array([split[name] for name in ids])
     sidecar = read_json(inputs.sidecar) if inputs.sidecar else {}
     times_s = _times(responses, sidecar, inputs, subject)
     ceiling = _ceiling(responses, ids, splits, scan.usable, times_s)
@@ -116,7 +124,8 @@ def run(
     write_trials(
         outputs.trials,
         (np.asarray(chunk, dtype=np.float32)[:, scan.usable] for chunk in chunks()),
-        trial_coordinates(trials, splits, subject),
+        trial_coordinates(trials, splits, subject)
+        | {name: np.array([row[name] for row in trials]) for name in LABELS if name in trials[0]},
         units,
         times_s,
         {
@@ -196,6 +205,8 @@ def _unit_coordinates(
         "ceiling": ceiling,
         "column": np.arange(n_units),
     }
+    if table and "name" in table[0]:
+        coordinates["name"] = np.array([row["name"] for row in table])
     for axis in ("x", "y", "z"):
         if table and axis in table[0]:
             coordinates[axis] = _positions(table, axis, inputs, subject)

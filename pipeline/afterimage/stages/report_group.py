@@ -20,7 +20,7 @@ from afterimage.reports.scans import ResponseQuality
 from afterimage.reports.time_words import alarm_warning
 from afterimage.settings import StageConfig
 from afterimage.stages import report_stages
-from afterimage.stages.report_time import read_conditions, read_timing
+from afterimage.stages.report_time import read_condition_notes, read_conditions, read_timing
 
 VERSION = 2
 CITES = ("molder2021", "gorgolewski2016")
@@ -42,10 +42,14 @@ class Config(StageConfig):
 
 @dataclass(frozen=True)
 class Inputs:
-    """What must be there: the trials of the subjects that ran, and scores where there are pictures."""
+    """What must be there: the trials of the subjects that ran, and scores where there are pictures.
+
+    Without pictures, the conditions told apart in people left out, where there are several.
+    """
 
     trials: tuple[Path, ...]
     metrics: tuple[Path, ...] = ()
+    conditions: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,8 @@ def build(root: Path, config: Config) -> str:
         model.GroupReport(
             subjects=subjects,
             metrics=_rows(metrics),
+            conditions=read_conditions(root / "group" / "conditions.tsv"),
+            condition_notes=read_condition_notes(root / "group" / "conditions.tsv"),
             leak_linter=[*_linter(root, labels), *_across_subjects(root, labels)],
             stages=[
                 StageRun(stage, module.VERSION, cites=module.CITES)
@@ -183,7 +189,10 @@ def _across_subjects(root: Path, labels: list[str]) -> list[dict[str, Any]]:
         path = root / f"sub-{label}" / f"sub-{label}_split.tsv"
         if path.is_file():
             for row in read_tsv(path):
-                split.setdefault(row["stimulus_id"], set()).add(row["split"])
+                if row.get("file", "n/a") != "n/a":  # a category is seen by all, in any split
+                    split.setdefault(row["stimulus_id"], set()).add(row["split"])
+    if not split:
+        return []
     crossing = sorted(name for name, values in split.items() if len(values) > 1)
     detail = f"{len(split)} stimuli, each in one split for all subjects"
     if crossing:

@@ -53,5 +53,6 @@ SUBJECT_FIGURES: Mapping[str, Callable[[SubjectReport], list[Panel]]] = {
 }
 
 GROUP_FIGURES: Mapping[str, Callable[[GroupReport], list[Panel]]] = {
+    "group_conditions": time_resolved.condition_panels,
     "group_scores": group.subject_panels,
 }
