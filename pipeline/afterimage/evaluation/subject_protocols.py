@@ -40,8 +40,8 @@ class Responses(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]: ...  # noqa: D102
-    def __len__(self) -> int: ...  # noqa: D105
-    def __getitem__(self, index: Any) -> NDArray[np.floating]: ...  # noqa: D105
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: Any) -> NDArray[np.floating]: ...
 
 
 @dataclass(frozen=True)
@@ -130,9 +130,9 @@ def score_subjects(
     scorer = _Scorer(subjects, learner, [str(name) for name in gallery_names], drawing)
     everybody = list(subjects)
 
-    def attempt(what: str, make: Callable[[], Any]) -> Any:
+    def attempt(what: str, make: Callable[..., Any], *arguments: Any) -> Any:
         try:
-            return make()
+            return make(*arguments)
         except AfterimageError as error:
             if on_error is None:
                 raise
@@ -140,13 +140,13 @@ def score_subjects(
             return None
 
     for name in everybody:
-        model = attempt(f"sub-{name} alone", lambda name=name: learner.fit([name]))
+        model = attempt(f"sub-{name} alone", learner.fit, [name])
         n = len(subjects[name].stimuli)
         if model is not None:
             yield from scorer.rows(name, model, "within_subject", "fitted on this subject", n)
     for name in everybody:
         others = [other for other in everybody if other != name]
-        model = attempt(f"all but sub-{name}", lambda others=others: learner.fit(others))
+        model = attempt(f"all but sub-{name}", learner.fit, others)
         if model is None:
             continue
         told = f"fitted on {len(others)} other subject{'s' if len(others) > 1 else ''}"
@@ -157,14 +157,11 @@ def score_subjects(
         order = images_first(subjects[name].stimuli, drawing.random_state)
         for k in sorted({k for k in k_values if k < len(order)}):
             rows = np.sort(order[:k])
-            adapted = attempt(
-                f"sub-{name} by {k} trials",
-                lambda model=model, name=name, rows=rows: learner.adapt(model, name, rows),
-            )
+            adapted = attempt(f"sub-{name} by {k} trials", learner.adapt, model, name, rows)
             if adapted is not None:
                 words = f"{told}, adapted to {k} trials of this one"
                 yield from scorer.rows(name, adapted, "few_shot", words, n + k, k)
-    model = attempt("all subjects", lambda: learner.fit(everybody))
+    model = attempt("all subjects", learner.fit, everybody)
     if model is not None:
         n = sum(len(one.stimuli) for one in subjects.values())
         told = f"fitted on all {len(everybody)} subjects, this one among them"

@@ -1,4 +1,4 @@
-"""Ridge regression shared by subjects and moved to a new one (Evgeniou and Pontil 2004, doi:10.1145/1014052.1014067).
+"""Ridge regression that subjects share (Evgeniou and Pontil 2004, doi:10.1145/1014052.1014067).
 
 Each fit is a sum of the subjects' normal equations X'X and X'Y, gathered once by folds of images while
 trials are read in batches: own data, all others and everybody are three sums, whatever the number of
@@ -55,7 +55,7 @@ class Moments:
 
     @classmethod
     def of(cls, inputs: NDArray[np.float64], targets: NDArray[np.float64]) -> Moments:
-        """Sums over these trials."""
+        """Return the sums over these trials."""
         return cls(
             float(len(inputs)), inputs.sum(0), targets.sum(0), inputs.T @ inputs,
             inputs.T @ targets, float((targets**2).sum()),
@@ -142,9 +142,7 @@ def solve_moments(folds: Sequence[Moments], alphas: Sequence[float] = ALPHAS) ->
     best = int(np.argmin(errors))
     values, axes, projected, level = _decomposed(total)
     shrunk = projected / (values + penalties[best] * level)[:, None]
-    return SharedMap(
-        total.x / total.n, total.y / total.n, axes @ shrunk, float(penalties[best])
-    )
+    return SharedMap(total.x / total.n, total.y / total.n, axes @ shrunk, float(penalties[best]))
 
 
 def _decomposed(
@@ -266,7 +264,7 @@ class SubjectRidge:
         return np.asarray(predicted @ candidates.T)
 
     def _of(self, name: str) -> list[Moments]:
-        """Sums over a subject's training trials, one a fold; read once, in batches."""
+        """Return sums over a subject's training trials, one a fold; read once, in batches."""
         if name in self._moments:
             return self._moments[name]
         own = self.subjects[name]

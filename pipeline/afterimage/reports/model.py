@@ -296,6 +296,10 @@ class GroupReport:
     leak_linter : sequence of mappings
         ``{"subject": str, "check": str, "ok": bool, "detail": str}``; subject ``""`` for a check
         made across subjects.
+    compared : sequence of Row
+        The rows of ``group/subjects.tsv``: within, across, few-shot and pooled.
+    compared_notes : sequence of str
+        Who could not be compared and what was left out; or why nobody was.
     stages : sequence of StageRun
         Only `name`, `version` and `cites` are used.
     dataset, created, run_id, versions, command, config_changes, config_hash
@@ -307,6 +311,8 @@ class GroupReport:
     subjects: Sequence[GroupSubject]
     metrics: Sequence[Row] = ()
     leak_linter: Sequence[Mapping[str, Any]] = ()
+    compared: Sequence[Row] = ()
+    compared_notes: Sequence[str] = ()
     stages: Sequence[StageRun] = ()
     dataset: str = ""
     created: str = ""

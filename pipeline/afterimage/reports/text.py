@@ -283,6 +283,8 @@ def methods_text(
 def group_methods(report: GroupReport) -> MethodsText:
     """Write the methods text of the group report from the rows of all its subjects."""
     tags = _row_tags(report.metrics) | {"group"}
+    if report.compared:
+        tags |= {"compared", *(f"compared:{row.get('label')}" for row in report.compared)}
     n_done = sum(subject.status == "done" for subject in report.subjects)
     facts = {
         "version": report.versions.get("afterimage", ""),

@@ -105,7 +105,7 @@ class Member:
     layout: Any
     units: np.ndarray  # identity of each unit: its name, or its kind and column
     modality: str
-    times: slice = slice(None)
+    times: slice = field(default_factory=lambda: slice(None))
     places: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     train: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     test: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
@@ -196,7 +196,11 @@ def open_members(paths: Sequence[Path], stack: ExitStack) -> tuple[list[Member],
 
 
 def compare(
-    modality: str, members: Sequence[Member], tmin_s: float | None, tmax_s: float | None, bin_s: float
+    modality: str,
+    members: Sequence[Member],
+    tmin_s: float | None,
+    tmax_s: float | None,
+    bin_s: float,
 ) -> Comparison | None:
     """Find the times and units that the subjects share, and leave out who does not share them.
 
@@ -288,7 +292,10 @@ def components(members: Sequence[Member], n_max: int) -> np.ndarray | None:
 
 
 def choose_trials(
-    members: Sequence[Member], training: Mapping[str, Any], test: Mapping[str, Any], notes: list[str]
+    members: Sequence[Member],
+    training: Mapping[str, Any],
+    test: Mapping[str, Any],
+    notes: list[str],
 ) -> None:
     """Choose the trials of each subject whose pictures have features and are in one split only."""
     held_out = {
