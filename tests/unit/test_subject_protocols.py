@@ -152,7 +152,7 @@ class Recorder:
         return [*model, name]
 
     def similarities(self, model, responses, name):
-        assert responses.shape[1:] == (16, 15)
+        assert responses.shape[1:] == (16, 14)
         return np.tile(np.arange(len(TEST), dtype=float), (len(responses), 1))
 
 

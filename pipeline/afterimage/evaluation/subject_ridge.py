@@ -8,9 +8,11 @@ trials. With W0 the coefficients fitted on the others, a new subject's are
 
 so that few trials correct what other people's brains say, and no trial leaves it as it is.
 
-What differs: penalties are chosen by the exact squared error on left-out images, the same folds in
-all subjects; of more than ``max_units`` units their principal components are used; offsets are not
-adapted, since the mean picture of a few trials would shift every prediction towards it.
+What differs: penalties are those whose predictions of left-out images, the same folds in all
+subjects, correlate best with the truth, for retrieval ranks by correlation (the squared error of
+noisy trials is least for predictions near zero, whatever they tell); of more than ``max_units`` units
+their principal components are used; offsets are not adapted, since the mean picture of a few trials
+would shift every prediction towards it.
 """
 
 from __future__ import annotations
@@ -43,7 +45,6 @@ class Moments:
     y : ndarray, shape (n_targets,)
     xx : ndarray, shape (n_inputs, n_inputs)
     xy : ndarray, shape (n_inputs, n_targets)
-    yy : float
     """
 
     n: float
@@ -51,14 +52,13 @@ class Moments:
     y: NDArray[np.float64]
     xx: NDArray[np.floating]
     xy: NDArray[np.floating]
-    yy: float
 
     @classmethod
     def of(cls, inputs: NDArray[np.float64], targets: NDArray[np.float64]) -> Moments:
         """Return the sums over these trials."""
         return cls(
             float(len(inputs)), inputs.sum(0), targets.sum(0), inputs.T @ inputs,
-            inputs.T @ targets, float((targets**2).sum()),
+            inputs.T @ targets,
         )  # fmt: skip
 
     def __add__(self, other: Moments) -> Moments:
@@ -72,22 +72,21 @@ class Moments:
             self.n + sign * other.n, self.x + sign * other.x, self.y + sign * other.y,
             np.asarray(self.xx, np.float64) + sign * other.xx,
             np.asarray(self.xy, np.float64) + sign * other.xy,
-            self.yy + sign * other.yy,
         )  # fmt: skip
 
     def packed(self) -> Moments:
         """Return the same in half the memory: products as float32."""
         return Moments(
-            self.n, self.x, self.y, self.xx.astype(np.float32), self.xy.astype(np.float32), self.yy
+            self.n, self.x, self.y, self.xx.astype(np.float32), self.xy.astype(np.float32)
         )
 
     def around(
         self, x: NDArray[np.float64], y: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
-        """Products of inputs less ``x`` and targets less ``y``: xx, xy, yy."""
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Products of inputs less ``x`` and targets less ``y``: xx and xy."""
         xx = self.xx - np.outer(x, self.x) - np.outer(self.x - self.n * x, x)
         xy = self.xy - np.outer(x, self.y) - np.outer(self.x - self.n * x, y)
-        return xx, xy, self.yy - 2 * float(self.y @ y) + self.n * float(y @ y)
+        return xx, xy
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ class SharedMap:
 
 
 def solve_moments(folds: Sequence[Moments], alphas: Sequence[float] = ALPHAS) -> SharedMap:
-    """Ridge regression from sums over trials, its penalty by the error on left-out folds.
+    """Ridge regression from sums over trials, its penalty by the correlation on left-out folds.
 
     Parameters
     ----------
@@ -128,18 +127,20 @@ def solve_moments(folds: Sequence[Moments], alphas: Sequence[float] = ALPHAS) ->
     for part in parts[1:]:
         total = total + part
     penalties = np.asarray(alphas, np.float64)
-    errors = np.zeros(len(penalties))
+    aligned, length = np.zeros(len(penalties)), np.zeros(len(penalties))
     for part in parts if len(parts) > 1 and len(penalties) > 1 else ():
         rest = total - part
         values, axes, projected, level = _decomposed(rest)
-        xx, xy, yy = part.around(rest.x / rest.n, rest.y / rest.n)
-        # With D = 1 / (values + penalty): |y - x W|^2 = yy - 2 D.(P o A) + D' (B o P P') D
-        aligned = (projected * (axes.T @ xy)).sum(1)
-        crossed = (axes.T @ xx @ axes) * (projected @ projected.T)
+        xx, xy = part.around(rest.x / rest.n, rest.y / rest.n)
+        # Predictions P of truth T, with D = 1 / (values + penalty): P.T = D (projected o axes' xy),
+        # P.P = D' (axes' xx axes o projected projected') D
+        towards = (projected * (axes.T @ xy)).sum(1)
+        spread = (axes.T @ xx @ axes) * (projected @ projected.T)
         for number, alpha in enumerate(penalties):
             shrink = 1.0 / (values + alpha * level)
-            errors[number] += yy - 2 * shrink @ aligned + shrink @ crossed @ shrink
-    best = int(np.argmin(errors))
+            aligned[number] += shrink @ towards
+            length[number] += shrink @ spread @ shrink
+    best = int(np.argmax(aligned / np.sqrt(np.maximum(length, 1e-300))))
     values, axes, projected, level = _decomposed(total)
     shrunk = projected / (values + penalties[best] * level)[:, None]
     return SharedMap(total.x / total.n, total.y / total.n, axes @ shrunk, float(penalties[best]))
@@ -151,7 +152,7 @@ def _decomposed(
     """Eigenvalues and axes of the centred inputs, targets along them, and the unit of penalties."""
     from scipy.linalg import eigh
 
-    xx, xy, _ = moments.around(moments.x / moments.n, moments.y / moments.n)
+    xx, xy = moments.around(moments.x / moments.n, moments.y / moments.n)
     values, axes = eigh(xx, overwrite_a=True, driver="evd")
     values = np.maximum(values, 0.0)
     level = float(values.sum()) / moments.n or 1.0
@@ -160,17 +161,20 @@ def _decomposed(
 
 def correct(
     inputs: NDArray[np.float64],
-    residual: NDArray[np.float64],
+    truth: NDArray[np.float64],
+    guess: NDArray[np.float64],
     folds: Sequence[NDArray[np.int64]],
     alphas: Sequence[float] = CORRECTIONS,
 ) -> tuple[NDArray[np.float64], float]:
-    """Coefficients that predict what is left over, without an offset, penalty by left-out folds.
+    """Coefficients that correct a guess, without an offset; penalty by left-out folds.
 
     Parameters
     ----------
     inputs : ndarray, shape (n_trials, n_inputs)
-    residual : ndarray, shape (n_trials, n_targets)
-        Targets less what other people's coefficients predict.
+    truth : ndarray, shape (n_trials, n_targets)
+        Targets less their mean.
+    guess : ndarray, shape (n_trials, n_targets)
+        What other people's coefficients predict.
     folds : sequence of ndarray of int
     alphas : sequence of float
 
@@ -178,24 +182,31 @@ def correct(
     -------
     coefficients : ndarray, shape (n_inputs, n_targets)
     alpha : float
-        Infinite where no penalty predicts left-out images better than no correction.
+        Infinite where left-out images are predicted best without a correction.
     """
     values, left = decompose(inputs)
     level = float(values.sum()) / len(inputs) or 1.0
+    residual = truth - guess
     projected = left.T @ residual
-    best, least = np.inf, float((residual**2).sum())
+    best, most = np.inf, _agreement(guess, truth)
     for alpha in alphas:
         shrink = values / (values + alpha * level)
         rest = residual - left @ (shrink[:, None] * projected)
-        error = 0.0
-        for rows in folds:
+        for rows in folds:  # exact: as if fitted without these rows
             hat = np.eye(len(rows)) - (left[rows] * shrink) @ left[rows].T
-            error += float((np.linalg.solve(hat, rest[rows]) ** 2).sum())
-        if error < least:
-            best, least = float(alpha), error
+            rest[rows] = np.linalg.solve(hat, rest[rows])
+        found = _agreement(truth - rest, truth)
+        if found > most:
+            best, most = float(alpha), found
     if not np.isfinite(best):
-        return np.zeros((inputs.shape[1], residual.shape[1])), best
+        return np.zeros((inputs.shape[1], truth.shape[1])), best
     return inputs.T @ (left @ (projected / (values + best * level)[:, None])), best
+
+
+def _agreement(predicted: NDArray[np.float64], truth: NDArray[np.float64]) -> float:
+    """Cosine of all predictions with the truth."""
+    length = float(np.sqrt((predicted**2).sum() * (truth**2).sum()))
+    return float((predicted * truth).sum()) / max(length, 1e-300)
 
 
 @dataclass
@@ -247,12 +258,12 @@ class SubjectRidge:
         own = self.subjects[name]
         inputs = self._inputs(own.train[rows]) - model.mean
         targets = self._targets(own.stimuli[rows])
-        residual = targets - model.target_mean - inputs @ model.coefficients
+        truth, guess = targets - model.target_mean, inputs @ model.coefficients
         groups = own.groups[rows]
         if len(np.unique(groups)) < 2:
             return model
         folds = folds_by_group(groups, self.n_folds, self.random_state)
-        change, alpha = correct(inputs, residual, folds)
+        change, alpha = correct(inputs, truth, guess, folds)
         return SharedMap(model.mean, model.target_mean, model.coefficients + change, alpha)
 
     def similarities(
