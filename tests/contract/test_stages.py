@@ -41,6 +41,7 @@ SHARED = {
         "report_meeg",
         "report_time",
     ),
+    "subject_trials",
     *("report_stages", "report_recordings", "report_scans", "report_pictures"),
 }
 #: Rules that run a stage once more, over all subjects, and the stage.

@@ -89,6 +89,11 @@ NETWORKS = [
     if getattr(DECODER_CLASSES.get(settings.kind), "needs_layout", False)
 ]
 DECODERS = [name for name in SETTINGS.train_decoder.decoders if name not in NETWORKS]
+# Subjects whose units other people have too: EEG or MEG, where two or more were recorded in it.
+COMPARED = []
+for modality in ("eeg", "meg") if SETTINGS.evaluate_subjects.enabled else ():
+    alike = [s for s in PICTURED if UNITS[s][0]["modality"] == modality]
+    COMPARED += alike if len(alike) > 1 else []
 # The subject's own generator where one is trained, else none.
 GENERATOR = "sub-{subject}/generator" if SETTINGS.train_generator.enabled else []
 CODE = shlex.quote(sys.executable)
@@ -195,6 +200,13 @@ def one_decoder(wildcards):
     return {wildcards.decoder: section[wildcards.decoder]}
 
 
+def compared_networks():
+    """Return the networks that subjects are compared by: the stage's own, and those trained."""
+    trained = SETTINGS.section("train_decoder")["decoders"]
+    own = SETTINGS.section("evaluate_subjects")["decoders"]
+    return {name: trained[name] for name in NETWORKS} | own
+
+
 def stage_command(stage):
     """Return the shell command of a stage, from the inputs and outputs it declares."""
     interface = stage_interface(stage)
@@ -247,6 +259,8 @@ def targets(until):
     if "decode" in wanted:
         files |= set(collect("sub-{s}/decoding/sub-{s}_conditions.tsv", s=UNPICTURED))
         files |= set(GROUP_CONDITIONS)
+    if "evaluate" in wanted and COMPARED:
+        files.add("group/subjects.tsv")
     group = until == "report" and SUBJECTS and config.get("group", True)
     return [*sorted(files), "group.html"] if group else sorted(files)
 

@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit
 
 import numpy as np
 
-from afterimage.reports import gallery, meeg_tables, tables, text, verdict
+from afterimage.reports import comparison, gallery, meeg_tables, tables, text, verdict
 from afterimage.reports.figures import GROUP_FIGURES, SUBJECT_FIGURES
 from afterimage.reports.figures.scans import carpet_order
 from afterimage.reports.figures.style import DARK, LIGHT, PANEL_WIDTH_IN, PX_PER_IN, recolour
@@ -112,6 +112,7 @@ def assemble_group(report: GroupReport) -> str:
         },
         "group_conditions": meeg_tables.group_conditions_view(report),
         "group_scores": {"table": scores, "n_left_out": n_left_out} if pictures else None,
+        "group_subjects": comparison.view(report),
         "group_linter": {
             "failed": [check for check in checks if not check.get("ok")],
             "summary": _linter_summary(checks),

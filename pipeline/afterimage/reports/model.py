@@ -306,6 +306,10 @@ class GroupReport:
         Conditions told apart in people left out.
     condition_notes : sequence of str
         What could not be told apart, and why.
+    compared : sequence of Row
+        The rows of ``group/subjects.tsv``: within, across, few-shot and pooled.
+    compared_notes : sequence of str
+        Who could not be compared and what was left out; or why nobody was.
     stages : sequence of StageRun
         Only `name`, `version` and `cites` are used.
     dataset, created, run_id, versions, command, config_changes, config_hash
@@ -319,6 +323,8 @@ class GroupReport:
     leak_linter: Sequence[Mapping[str, Any]] = ()
     conditions: Sequence[ConditionScore] = ()
     condition_notes: Sequence[str] = ()
+    compared: Sequence[Row] = ()
+    compared_notes: Sequence[str] = ()
     stages: Sequence[StageRun] = ()
     dataset: str = ""
     created: str = ""

@@ -289,6 +289,8 @@ def group_methods(report: GroupReport) -> MethodsText:
     tags = _row_tags(report.metrics) | {"group"} | _condition_tags(report.conditions)
     if report.subjects and all(subject.status == "responses only" for subject in report.subjects):
         tags.add("without_pictures")
+    if report.compared:
+        tags |= {"compared", *(f"compared:{row.get('label')}" for row in report.compared)}
     n_done = sum(subject.status == "done" for subject in report.subjects)
     facts = {
         "version": report.versions.get("afterimage", ""),

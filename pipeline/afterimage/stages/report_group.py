@@ -14,15 +14,16 @@ from afterimage.evaluation.metrics import COLUMNS
 from afterimage.io.atomic import write_text
 from afterimage.io.tables import Row, read_json, read_tsv, write_tsv
 from afterimage.reports import model
+from afterimage.reports.comparison import MODALITIES
 from afterimage.reports.provenance import ConfigChange, StageError, StageRun
 from afterimage.reports.scan_words import onset_warning
 from afterimage.reports.scans import ResponseQuality
 from afterimage.reports.time_words import alarm_warning
 from afterimage.settings import StageConfig
-from afterimage.stages import report_stages
+from afterimage.stages import evaluate_subjects, report_stages
 from afterimage.stages.report_time import read_condition_notes, read_conditions, read_timing
 
-VERSION = 2
+VERSION = 3
 CITES = ("molder2021", "gorgolewski2016")
 
 
@@ -50,6 +51,7 @@ class Inputs:
     trials: tuple[Path, ...]
     metrics: tuple[Path, ...] = ()
     conditions: Path | None = None
+    subjects: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,9 @@ def build(root: Path, config: Config) -> str:
         for label, rows in units.items()
         for link in report_stages.chain(root / f"sub-{label}", rows, config.sections)
     }
+    compared, compared_notes = _compared(root, units, config.sections)
+    if compared:
+        links["evaluate_subjects"] = evaluate_subjects
     return assemble_group(
         model.GroupReport(
             subjects=subjects,
@@ -102,6 +107,8 @@ def build(root: Path, config: Config) -> str:
             conditions=read_conditions(root / "group" / "conditions.tsv"),
             condition_notes=read_condition_notes(root / "group" / "conditions.tsv"),
             leak_linter=[*_linter(root, labels), *_across_subjects(root, labels)],
+            compared=compared,
+            compared_notes=compared_notes,
             stages=[
                 StageRun(stage, module.VERSION, cites=module.CITES)
                 for stage, module in links.items()
@@ -122,6 +129,42 @@ def _rows(paths: Iterable[Path]) -> list[Row]:
     return [
         row for path in paths for row in read_tsv(path, required=("subject", "label", "metric"))
     ]
+
+
+def _compared(
+    root: Path, units: dict[str, list[Row]], sections: dict[str, Any]
+) -> tuple[list[Row], list[str]]:
+    """Read the comparison of subjects; where there is none, say why if there could be one."""
+    table = root / "group" / "subjects.tsv"
+    details = report_stages.optional_json(table.with_suffix(".json"))
+    if table.is_file() and details is not None:
+        notes = [str(note) for note in details.get("notes", ())]
+        for found in details.get("comparisons", ()):
+            name = MODALITIES.get(found["modality"], found["modality"])
+            notes.append(
+                f"{name}: {len(found['subjects'])} people on {found['n_units']} common units; "
+                f"feature block {found['block']}, {found['n_gallery']} pictures to choose from."
+            )
+            notes += [str(note) for note in found["notes"]]
+        return read_tsv(table, required=("subject", "analysis")), notes
+    pictured: dict[str, list[str]] = {}
+    for label, rows in units.items():
+        if report_stages.has_pictures(rows):
+            pictured.setdefault(str(rows[0].get("modality")), []).append(label)
+    several = {kind for kind, labels in pictured.items() if len(labels) > 1}
+    if several & set(MODALITIES) and not sections.get("evaluate_subjects", {}).get("enabled"):
+        return [], ["Switched off (evaluate_subjects.enabled)."]
+    if several & set(MODALITIES):
+        return [], [
+            "All of them are needed, and something failed. To compare the others, run again with "
+            "--participant-label and their labels."
+        ]
+    if several:
+        return [], [
+            f"The units of {' and '.join(sorted(several))} are each person's own, so that no decoder "
+            "goes from one to another. EEG and MEG are compared."
+        ]
+    return [], []
 
 
 def _subject(
