@@ -15,7 +15,7 @@ from afterimage.bids.names import unit_of
 from afterimage.bids.recordings import common_channels, common_rate_hz
 from afterimage.bids.sidecars import read_sidecars
 from afterimage.errors import InputError
-from afterimage.io.recordings import Recording, open_recording, table_units
+from afterimage.io.recordings import Recording, listed_channels, open_recording, table_units
 from afterimage.preprocess.meeg.bad_channels import (
     BadChannels,
     find_bad_channels,
@@ -59,7 +59,7 @@ from afterimage.stages.runner import record_skipped
 if TYPE_CHECKING:
     import mne
 
-VERSION = 1
+VERSION = 2
 CITES = (
     "widmann2015", "bigdelyshamlo2015", "jas2017", "ablin2018", "piontonachini2019", "taulu2005",
 )  # fmt: skip
@@ -243,10 +243,15 @@ def _open(inputs: Inputs, config: Config) -> tuple[Run, Recording]:
         onset_column=config.onset_column, sample="sample",
     )  # fmt: skip
     sidecar = read_sidecars(file for file in inputs.sidecars if file.suffix == ".json")
+    listed = listed_channels(inputs.sidecars)
     recording = open_recording(path, sidecar, where)
     raw = recording.raw
     events = drop_late(events, raw.n_times / float(raw.info["sfreq"]), sample="sample")
     notes = list(events.notes)
+    if absent := [name for name in listed if name not in raw.ch_names]:
+        notes.append(
+            f"channels.tsv lists channels that the recording does not have: {', '.join(absent[:8])}"
+        )
     notes += agree_on_channels(raw, modality, common_channels(path), where)
     names = [name for name in raw.ch_names if name not in raw.info["bads"]]
     notes += check_units(raw, table_units(inputs.sidecars, names), where)
@@ -371,13 +376,16 @@ def _bad_channels(run: Run, config: Config, seed: int) -> BadChannels:
             raw = raw.copy().crop(0, min(config.calibration_s, float(raw.times[-1])))
         bad = find_bad_channels(raw, ransac=config.ransac, random_state=seed)
     bad.reasons.update(dict.fromkeys(run.not_finite, "not finite"))
-    if len(bad.reasons) > config.max_bad_fraction * len(names):
+    n_bad = len(bad.reasons)
+    if n_bad > config.max_bad_fraction * len(names) or n_bad == len(names):
         listed = ", ".join(f"{name} ({why})" for name, why in list(bad.reasons.items())[:8])
+        given = set(bad.reasons.values()) == {"given"}
         raise InputError(
             "too many channels of a run are bad", where=run.where,
-            found=f"{len(bad.reasons)} of {len(names)}: {listed}",
+            found=f"{n_bad} of {len(names)}: {listed}",
             expected=f"at most {config.max_bad_fraction:.0%}",
-            fix="leave the run out, raise max_bad_fraction, or set bad_channels to given",
+            fix="correct the column status of channels.tsv, or leave the run out" if given
+            else "leave the run out, raise max_bad_fraction, or set bad_channels to given",
         )  # fmt: skip
     run.raw.info["bads"] = [name for name in names if name in bad.reasons]
     return bad
