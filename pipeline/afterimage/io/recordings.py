@@ -306,7 +306,7 @@ def listed_channels(tables: Iterable[Path]) -> list[str]:
                     if row[axis].lower() != "n/a" and not _is_finite(row[axis]):
                         raise InputError(
                             "the position of an electrode is not a number",
-                            where=f"{table}, line {line}, column {axis}", found=row[axis],
+                            where=f"{table}, line {line}, column {axis}", found=row[axis] or "an empty cell",
                             expected="a number, or n/a", fix="correct the cell",
                         )  # fmt: skip
     return listed
