@@ -41,7 +41,7 @@ class Responses:
     ceiling : array of shape (n_units,), optional
         Noise ceiling of each unit, 0 to 1; NaN where not known.
     unit_kind : str
-        What a unit is, in the singular: ``"voxel"``, ``"neuron"``, ``"eeg channel"``.
+        What a unit is, in the singular: ``"voxel"``, ``"neuron"``, ``"EEG channel"``.
     n_dropped_units : int
         Units dropped before decoding; the reasons belong in `SubjectReport.exclusions`.
     """

@@ -65,6 +65,10 @@ def counts(quality: dict[str, Any] | None) -> dict[str, Any]:
     return found
 
 
+#: What channels of a kind are called; magnetometers and gradiometers stand side by side.
+CHANNELS = {"eeg": "EEG channel", "mag": "MEG channel", "grad": "MEG channel"}
+
+
 def read_responses(path: Path, quality: dict[str, Any] | None) -> model.Responses | None:
     """Read an even choice of the trials and units of a file of trials."""
     if not path.is_file():
@@ -84,7 +88,7 @@ def read_responses(path: Path, quality: dict[str, Any] | None) -> model.Response
             split=part["split"].values.astype(str).tolist(),
             roi=["" if roi == "n/a" else roi for roi in part["roi"].values.astype(str)],
             ceiling=np.asarray(part["ceiling"].values),
-            unit_kind=f"{kind} channel" if kind in ("eeg", "mag", "grad") else kind,
+            unit_kind=CHANNELS.get(kind, kind),
             n_dropped_units=quality["n_units"] - quality["n_units_kept"] if quality else 0,
         )
 
