@@ -113,7 +113,10 @@ def assemble_group(report: GroupReport) -> str:
             "summary": _linter_summary(checks),
         },
         "methods": {"text": text.group_methods(report)},
-        "group_errors": {"failed": failed},
+        "group_errors": {
+            "failed": failed,
+            "partial": [subject for subject in report.subjects if subject.left_out],
+        },
     }
     panels = {name: build(report) for name, build in GROUP_FIGURES.items()}
     return _render(

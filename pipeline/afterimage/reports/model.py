@@ -269,6 +269,8 @@ class GroupSubject:
     runtime_s : float, optional
     warnings : sequence of str
         What to look at before its numbers are used.
+    left_out : sequence of str
+        Messages on input, such as a run, that was left out while the rest went on.
     """
 
     subject: str
@@ -281,6 +283,7 @@ class GroupSubject:
     n_test_stimuli: int | None = None
     runtime_s: float | None = None
     warnings: Sequence[str] = ()
+    left_out: Sequence[str] = ()
 
 
 @dataclass(frozen=True, eq=False)
