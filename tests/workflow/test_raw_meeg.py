@@ -184,23 +184,23 @@ def test_second_run_does_nothing_and_a_mended_run_is_taken_up(
 
 @pytest.mark.slow
 def test_decoding_goes_on_beside_subjects_that_cannot(tools: Any, tmp_path: Path) -> None:
-    """The whole way for pictures and conditions; one class, one run and an absent picture fail."""
+    """The whole way for pictures and conditions; one class, one run and an unknown picture fail."""
     study = made.Study(tmp_path / "dataset")
     study.subject("01")
     for label in ("02", "oneclass"):
         study.subject(label, pictures=False)
     study.subject("onerun", pictures=False, n_runs=1)
-    study.subject("absent")
+    study.subject("unknown")
     for path in (study.folder / "sub-oneclass").rglob("*_events.tsv"):
         rows = [row | {"trial_type": "face"} for row in read_tsv(path)]
         write_tsv(path, rows, list(rows[0]))
-    path = made.file(study.folder / "sub-absent" / "eeg", 1, "events.tsv")
+    path = made.file(study.folder / "sub-unknown" / "eeg", 1, "events.tsv")
     rows = read_tsv(path)
     rows[4]["stim_file"] = "gone.png"
     write_tsv(path, rows, list(rows[0]))
     quick = {
         "classifiers": dict.fromkeys(("xdawn", "tangentSpace", "cspLDA")),
-        "n_permutations": 20, "n_bootstraps": 50,
+        "n_permutations": 20, "n_bootstraps": 100,
     }  # fmt: skip
     settings = {**tools.light, "decode_conditions": quick, "clean_meeg": {"ransac": False}}
     config = tools.write_config(tmp_path / "config.yaml", settings)
@@ -215,7 +215,7 @@ def test_decoding_goes_on_beside_subjects_that_cannot(tools: Any, tmp_path: Path
     for label, words in {
         "oneclass": ("nothing to tell apart", "face"),
         "onerun": ("no group of trials can be left out", "one run"),
-        "absent": ("file is missing", "gone.png"),
+        "unknown": ("not in the table of stimuli", "gone"),
     }.items():
         report = plain((out / f"sub-{label}.html").read_text(encoding="utf-8"))
         said = done.stderr.partition(f"sub-{label}, ")[2].partition("\nsub-")[0]

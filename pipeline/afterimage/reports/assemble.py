@@ -187,7 +187,9 @@ def _responses(report: SubjectReport) -> dict[str, Any]:
     estimated = {"quality": quality, "onset_warning": onset_warning(quality), "evoked": evoked}
     if data is None:
         return {"facts": None, **estimated}
-    _, counts = np.unique(np.asarray([str(s) for s in data.stimulus]), return_counts=True)
+    counts = np.unique([str(s) for s in data.stimulus], return_counts=True)[1]
+    if data.n_shown is not None:
+        counts = np.asarray(data.n_shown)
     n_times = data.responses.shape[2] if data.responses.ndim == 3 else 0
     return {
         **estimated,

@@ -44,6 +44,8 @@ class Responses:
         What a unit is, in the singular: ``"voxel"``, ``"neuron"``, ``"EEG channel"``.
     n_dropped_units : int
         Units dropped before decoding; the reasons belong in `SubjectReport.exclusions`.
+    n_shown : sequence of int, shape (n_stimuli,), optional
+        How often each stimulus was shown, where the trials here are a choice of more.
     """
 
     responses: np.ndarray
@@ -53,6 +55,7 @@ class Responses:
     ceiling: np.ndarray | None = None
     unit_kind: str = "unit"
     n_dropped_units: int = 0
+    n_shown: Sequence[int] | None = None
 
 
 @dataclass(frozen=True, eq=False)

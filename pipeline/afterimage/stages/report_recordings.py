@@ -82,6 +82,7 @@ def read_responses(path: Path, quality: dict[str, Any] | None) -> model.Response
         units = np.unique(np.linspace(0, n_units - 1, min(n_units, SHOWN)).astype(int))
         part = dataset.isel(trial=trials, unit=units)
         kind = str(dataset["kind"].values[0])
+        n_shown = np.unique(dataset["stimulus"].values.astype(str), return_counts=True)[1]
         return model.Responses(
             responses=np.asarray(part["responses"].values),
             stimulus=part["stimulus"].values.astype(str).tolist(),
@@ -90,6 +91,7 @@ def read_responses(path: Path, quality: dict[str, Any] | None) -> model.Response
             ceiling=np.asarray(part["ceiling"].values),
             unit_kind=CHANNELS.get(kind, kind),
             n_dropped_units=quality["n_units"] - quality["n_units_kept"] if quality else 0,
+            n_shown=n_shown.tolist(),
         )
 
 
