@@ -106,7 +106,8 @@ def number(text: str, column: str, line: int, path: Path, subject: str) -> float
     if not math.isfinite(value):
         raise InputError(
             "a time of an event is not a number",
-            where=f"sub-{subject}, {path}, line {line}, column {column}", found=text,
+            where=f"sub-{subject}, {path}, line {line}, column {column}",
+            found=text or "an empty cell",
             expected="a number in s", fix="correct the cell, or remove the event",
         )  # fmt: skip
     return value

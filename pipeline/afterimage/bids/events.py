@@ -177,7 +177,8 @@ def _in_order(events: Events, sample: str) -> Events:
     first_row: dict[tuple[float, str], int] = {}
     again = np.array([first_row.setdefault(pair, n) != n for n, pair in enumerate(pairs)])
     if again.any():
-        note = f"{again.sum()} trials have the onset and stimulus of another one: left out"
+        n = int(again.sum())
+        note = f"{n} trial{' has' if n == 1 else 's have'} the onset and stimulus of another one: left out"
         events = events.select(~again, note)
     together = np.flatnonzero(np.diff(events.onsets_s) < 1e-3)
     if len(together):
@@ -186,7 +187,8 @@ def _in_order(events: Events, sample: str) -> Events:
             "two trials start at the same time",
             where=where,
             found=f"{events.stimulus[first]} and {events.stimulus[first + 1]} at "
-            f"{events.onsets_s[first]:g} s, {len(together)} such pairs",
+            f"{events.onsets_s[first]:g} s"
+            + (f", and {len(together) - 1} more such pairs" if len(together) > 1 else ""),
             expected="one trial at a time",
             fix="say by trial_types which events are trials, or by stimulus_column what was shown",
         )

@@ -120,7 +120,10 @@ def assemble_group(report: GroupReport) -> str:
         if checks or pictures
         else None,
         "methods": {"text": text.group_methods(report)},
-        "group_errors": {"failed": failed},
+        "group_errors": {
+            "failed": failed,
+            "partial": [subject for subject in report.subjects if subject.left_out],
+        },
     }
     panels = {name: build(report) for name, build in GROUP_FIGURES.items()}
     return _render(
@@ -191,7 +194,9 @@ def _responses(report: SubjectReport) -> dict[str, Any]:
     estimated = {"quality": quality, "onset_warning": onset_warning(quality), "evoked": evoked}
     if data is None:
         return {"facts": None, **estimated}
-    _, counts = np.unique(np.asarray([str(s) for s in data.stimulus]), return_counts=True)
+    counts = np.unique([str(s) for s in data.stimulus], return_counts=True)[1]
+    if data.n_shown is not None:
+        counts = np.asarray(data.n_shown)
     n_times = data.responses.shape[2] if data.responses.ndim == 3 else 0
     return {
         **estimated,

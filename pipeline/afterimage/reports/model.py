@@ -41,11 +41,13 @@ class Responses:
     ceiling : array of shape (n_units,), optional
         Noise ceiling of each unit, 0 to 1; NaN where not known.
     unit_kind : str
-        What a unit is, in the singular: ``"voxel"``, ``"neuron"``, ``"eeg channel"``.
+        What a unit is, in the singular: ``"voxel"``, ``"neuron"``, ``"EEG channel"``.
     n_dropped_units : int
         Units dropped before decoding; the reasons belong in `SubjectReport.exclusions`.
     times_s : array of shape (n_times,), optional
         Seconds from onset, where the responses have a time axis.
+    n_shown : sequence of int, shape (n_stimuli,), optional
+        How often each stimulus was shown, where the trials here are a choice of more.
     """
 
     responses: np.ndarray
@@ -56,6 +58,7 @@ class Responses:
     unit_kind: str = "unit"
     n_dropped_units: int = 0
     times_s: np.ndarray | None = None
+    n_shown: Sequence[int] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -275,6 +278,8 @@ class GroupSubject:
     runtime_s : float, optional
     warnings : sequence of str
         What to look at before its numbers are used.
+    left_out : sequence of str
+        Messages on input, such as a run, that was left out while the rest went on.
     """
 
     subject: str
@@ -287,6 +292,7 @@ class GroupSubject:
     n_test_stimuli: int | None = None
     runtime_s: float | None = None
     warnings: Sequence[str] = ()
+    left_out: Sequence[str] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -272,13 +272,16 @@ def _bad_channels(run: Run, config: Config, seed: int) -> BadChannels:
             raw = raw.copy().crop(0, min(config.calibration_s, float(raw.times[-1])))
         bad = find_bad_channels(raw, ransac=config.ransac, random_state=seed)
     bad.reasons.update(dict.fromkeys(run.not_finite, "not finite"))
-    if len(bad.reasons) > config.max_bad_fraction * len(names):
+    n_bad = len(bad.reasons)
+    if n_bad > config.max_bad_fraction * len(names) or n_bad == len(names):
         listed = ", ".join(f"{name} ({why})" for name, why in list(bad.reasons.items())[:8])
+        given = set(bad.reasons.values()) == {"given"}
         raise InputError(
             "too many channels of a run are bad", where=run.where,
-            found=f"{len(bad.reasons)} of {len(names)}: {listed}",
+            found=f"{n_bad} of {len(names)}: {listed}",
             expected=f"at most {config.max_bad_fraction:.0%}",
-            fix="leave the run out, raise max_bad_fraction, or set bad_channels to given",
+            fix="correct the column status of channels.tsv, or leave the run out" if given
+            else "leave the run out, raise max_bad_fraction, or set bad_channels to given",
         )  # fmt: skip
     run.raw.info["bads"] = [name for name in names if name in bad.reasons]
     return bad

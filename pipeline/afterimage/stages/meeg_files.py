@@ -14,7 +14,7 @@ from afterimage.bids.names import unit_of
 from afterimage.bids.recordings import common_channels
 from afterimage.bids.sidecars import read_sidecars
 from afterimage.io.arrays import write_dataset
-from afterimage.io.recordings import Recording, open_recording, table_units
+from afterimage.io.recordings import Recording, listed_channels, open_recording, table_units
 from afterimage.io.series import write_series
 from afterimage.io.tables import write_tsv
 from afterimage.preprocess.meeg.channels import (
@@ -87,10 +87,15 @@ def open_run(inputs: Inputs, config: Config) -> tuple[Run, Recording]:
         onset_column=config.onset_column, sample="sample",
     )  # fmt: skip
     sidecar = read_sidecars(file for file in inputs.sidecars if file.suffix == ".json")
+    listed = listed_channels(inputs.sidecars)
     recording = open_recording(path, sidecar, where)
     raw = recording.raw
     events = drop_late(events, raw.n_times / float(raw.info["sfreq"]), sample="sample")
     notes = list(events.notes)
+    if absent := [name for name in listed if name not in raw.ch_names]:
+        notes.append(
+            f"channels.tsv lists channels that the recording does not have: {', '.join(absent[:8])}"
+        )
     notes += agree_on_channels(raw, modality, common_channels(path), where)
     names = [name for name in raw.ch_names if name not in raw.info["bads"]]
     notes += check_units(raw, table_units(inputs.sidecars, names), where)

@@ -188,6 +188,7 @@ def _subject(
         stage=fatal[0].stage if fatal else "",
         message=fatal[0].message if fatal else "",
         warnings=[*_warnings(quality), *_alarms(folder, name)],
+        left_out=[error.message for error in errors if error.partial],
         n_units=quality["n_units_kept"] if quality else None,
         n_train_trials=quality["n_trials"].get("train", 0) if quality else None,
         n_test_stimuli=quality["n_stimuli"].get("test", 0) if quality else None,

@@ -119,6 +119,13 @@ def assign_split(
             value = trial.get("split", "n/a")
             table = where[0] if value != "n/a" else where[1]
             value = value if value != "n/a" else stimuli[name].get("split", "n/a")
+            if by_stimulus and value == "n/a" and "split" not in stimuli[name]:
+                raise InputError(
+                    "a stimulus is not in the table of stimuli, which says the splits",
+                    where=f"{where[0]}, {where[1]}", found=name,
+                    expected="a row for every stimulus that was shown",
+                    fix="add the row, or correct the name in the events",
+                )  # fmt: skip
             if value not in SPLITS:
                 raise InputError(
                     "a stimulus has no known split", where=f"{table}, {name}",

@@ -62,8 +62,8 @@ def draw_spread(responses: np.ndarray, theme: Theme) -> bytes:
     return to_svg(figure)
 
 
-def draw_drift(level: np.ndarray, theme: Theme) -> bytes:
-    """Draw the mean response over units, trial by trial, with a running mean."""
+def draw_drift(level: np.ndarray, label: str, theme: Theme) -> bytes:
+    """Draw the size of the response over units, trial by trial, with a running mean."""
     figure, axes = new_axes(2.5, theme)
     edges = np.linspace(0, len(level), min(len(level), N_DRAWN_TRIALS) + 1).astype(int)
     binned = np.array([level[a:b].mean() for a, b in pairwise(edges)])
@@ -74,7 +74,7 @@ def draw_drift(level: np.ndarray, theme: Theme) -> bytes:
     weight = np.convolve(np.ones(len(binned)), kernel, mode="same")
     if len(binned) >= width:
         axes.plot(x, np.convolve(binned, kernel, mode="same") / weight, color=theme.accent, lw=1.8)
-    label_axes(axes, theme, "trial, in order of recording", "mean response")
+    label_axes(axes, theme, "trial, in order of recording", label)
     return to_svg(figure)
 
 
@@ -154,6 +154,10 @@ def spread_panels(report: SubjectReport) -> list[Panel]:
     if data is None or data.responses.size == 0:
         return []
     values = _mean_over_time(data.responses)
+    level, label = values.mean(axis=1), "mean response"
+    if data.responses.ndim == 3:  # the mean over channels is zero by their reference
+        squares = np.square(data.responses, dtype=np.float64)
+        level, label = np.sqrt(squares.mean(axis=(1, 2))), "root mean square"
     keep = np.linspace(0, values.shape[1] - 1, min(values.shape[1], N_DRAWN_UNITS)).astype(int)
     panels = [
         Panel(
@@ -163,8 +167,8 @@ def spread_panels(report: SubjectReport) -> list[Panel]:
         ),
         Panel(
             "Drift over the recording",
-            f"Mean response over all units in each of {values.shape[0]} trials",
-            partial(draw_drift, values.mean(axis=1)),
+            f"{label[0].upper()}{label[1:]} over all units in each of {values.shape[0]} trials",
+            partial(draw_drift, level, label),
         ),
     ]
     if data.n_dropped_units:
