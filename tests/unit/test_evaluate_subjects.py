@@ -160,6 +160,7 @@ def test_a_test_picture_of_one_is_never_fitted_in_another(study: Study) -> None:
     assert {row["n"] for row in rows} == {"12"}
 
 
+@pytest.mark.slow
 def test_a_network_stands_in_the_same_table(study: Study) -> None:
     for label in ("01", "02", "03"):
         study.add(label)
