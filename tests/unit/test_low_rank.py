@@ -37,7 +37,7 @@ def test_planted_products_are_found_in_noise_larger_than_they_are() -> None:
     noisy = covariance_of(space, tuning, course)
     exact = np.einsum("sur,fr,kr->sfuk", space, tuning, course)
     assert ((noisy - exact) ** 2).sum() > 2 * (exact**2).sum()
-    found = low_rank_encoding(noisy, np.full(3, COUNT), first_windows(TIMES_S), 8)
+    found = low_rank_encoding(noisy, np.full(3, COUNT), first_windows(TIMES_S), 8, 0.5)
     made = np.einsum("sur,fr,kr->sfuk", found.space, found.tuning, found.time)
     assert ((made - exact) ** 2).sum() < 0.2 * (exact**2).sum()
     np.testing.assert_allclose(np.linalg.norm(found.time, axis=0), 1)
@@ -46,7 +46,7 @@ def test_planted_products_are_found_in_noise_larger_than_they_are() -> None:
 def test_topographies_of_one_more_subject() -> None:
     space, tuning, course = plant(4)
     found = low_rank_encoding(
-        covariance_of(space[:3], tuning, course), np.full(3, COUNT), first_windows(TIMES_S), 3
+        covariance_of(space[:3], tuning, course), np.full(3, COUNT), first_windows(TIMES_S), 3, 0.5
     )
     new = covariance_of(space[3:], tuning, course, seed=2)[0]
     made = topographies(new, COUNT, found.tuning, found.time)
@@ -57,7 +57,9 @@ def test_topographies_of_one_more_subject() -> None:
 
 def test_noise_alone_gives_next_to_nothing() -> None:
     zero = np.zeros((3, N_UNITS, 1)), np.zeros((N_FEATURES, 1)), np.zeros((N_TIMES, 1))
-    found = low_rank_encoding(covariance_of(*zero), np.full(3, COUNT), first_windows(TIMES_S), 4)
+    found = low_rank_encoding(
+        covariance_of(*zero), np.full(3, COUNT), first_windows(TIMES_S), 4, 1.0
+    )
     made = np.einsum("sur,fr,kr->sfuk", found.space, found.tuning, found.time)
     expected = 3 * N_FEATURES * N_UNITS * N_TIMES / COUNT
     assert (made**2).sum() < 0.02 * expected

@@ -86,6 +86,7 @@ def low_rank_encoding(
     counts: np.ndarray,
     windows: np.ndarray,
     rank: int,
+    shrinkage: float,
     n_iterations: int = 15,
 ) -> Factors:
     """Fit the products by alternating least squares.
@@ -97,7 +98,10 @@ def low_rank_encoding(
     windows : (n_windows, n_basis)
         Time courses to start from.
     rank : int
-        Products at most; those that are no larger than noise are dropped.
+        Products at most; those that are shrunk to nothing are dropped.
+    shrinkage : float
+        By how much of the largest topography that noise could have, squared, those found are
+        shrunk: 1 leaves no product of noise, but also none of a weak signal.
     """
     n_subjects, n_units = covariance.shape[0], covariance.shape[2]
     # scaled so that noise is equal in all subjects, whatever their number of trials
@@ -105,7 +109,7 @@ def low_rank_encoding(
     stacked = covariance * weight[:, None, None, None]
     stacked = np.concatenate(list(stacked), 1)  # (n_features, n_subjects * n_units, n_times)
     tuning, time = _first_products(stacked, windows, rank)
-    edge = _noise_edge(covariance.shape, float(counts.mean()))
+    edge = shrinkage * _noise_edge(covariance.shape, float(counts.mean()))
     space = np.zeros((n_subjects * n_units, tuning.shape[1]))
     for iteration in range(n_iterations + 1):
         space = _space(stacked, tuning, time, n_subjects, edge)

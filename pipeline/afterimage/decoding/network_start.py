@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from afterimage.training.contrastive import BrainToImage, Trials
 
 CHUNK = 256
+SHRINKAGES = (0.1, 0.25, 0.5)  # of the encoding model, to choose from
 REST = 0.02  # weight of image features that the low-rank model says nothing about
 
 
@@ -61,7 +63,8 @@ def start_low_rank(
 ) -> dict[str, np.ndarray]:
     """Give the network the filters, and the heads the scores, of a low-rank encoding model.
 
-    Its rank is n_hidden or less by halves, whichever finds held-out concepts best.
+    Its rank, n_hidden or less by halves, and its shrinkage are those that find held-out concepts
+    best.
 
     Returns
     -------
@@ -78,8 +81,9 @@ def start_low_rank(
     )
     windows = first_windows(times_s) @ basis.T
     best, chosen = -np.inf, None
-    for rank in sorted({max(1, settings.n_hidden // part) for part in (1, 2, 4)}):
-        factors = low_rank_encoding(covariance, counts, windows, rank)
+    ranks = sorted({max(1, settings.n_hidden // part) for part in (1, 2, 4)})
+    for rank, shrinkage in itertools.product(ranks, SHRINKAGES):
+        factors = low_rank_encoding(covariance, counts, windows, rank, shrinkage)
         _begin(model, factors, counts, state, trials.places)
         model.eval()
         score = held_out_score(model, trials, validation, CHUNK)
