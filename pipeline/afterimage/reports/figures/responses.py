@@ -62,12 +62,12 @@ def draw_spread(responses: np.ndarray, theme: Theme) -> bytes:
     return to_svg(figure)
 
 
-def draw_drift(level: np.ndarray, label: str, theme: Theme) -> bytes:
-    """Draw the size of the response over units, trial by trial, with a running mean."""
+def draw_drift(level: np.ndarray, n_trials: int, label: str, theme: Theme) -> bytes:
+    """Draw the size of the response in an even choice of the trials, with a running mean."""
     figure, axes = new_axes(2.5, theme)
     edges = np.linspace(0, len(level), min(len(level), N_DRAWN_TRIALS) + 1).astype(int)
     binned = np.array([level[a:b].mean() for a, b in pairwise(edges)])
-    x = (edges[:-1] + edges[1:] - 1) / 2 + 1
+    x = (edges[:-1] + edges[1:] - 1) / 2 * n_trials / len(level) + 1
     axes.plot(x, binned, ".", color=theme.soft, markersize=3.5)
     width = max(3, len(binned) // 15)
     kernel = np.ones(width)
@@ -154,6 +154,7 @@ def spread_panels(report: SubjectReport) -> list[Panel]:
     if data is None or data.responses.size == 0:
         return []
     values = _mean_over_time(data.responses)
+    n_trials = sum(data.n_shown or ()) or len(values)
     level, label = values.mean(axis=1), "mean response"
     if data.responses.ndim == 3:  # the mean over channels is zero by their reference
         squares = np.square(data.responses, dtype=np.float64)
@@ -167,8 +168,8 @@ def spread_panels(report: SubjectReport) -> list[Panel]:
         ),
         Panel(
             "Drift over the recording",
-            f"{label[0].upper()}{label[1:]} over all units in each of {values.shape[0]} trials",
-            partial(draw_drift, level, label),
+            f"{label[0].upper()}{label[1:]} over units in {values.shape[0]} of {n_trials} trials",
+            partial(draw_drift, level, n_trials, label),
         ),
     ]
     if data.n_dropped_units:
