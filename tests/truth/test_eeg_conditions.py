@@ -118,7 +118,7 @@ def test_faces_and_houses_with_four_electrodes(shared_data: Path, tmp_path: Path
         assert number(row, "ci_low") > 0.66
     row = found["conditions", "windowLDA", "decoding", "auc"]
     assert number(row, "p") < 0.05
-    assert number(row, "chance_high") < 0.55
+    assert number(row, "chance_high") < number(row, "ci_low")
     for name in ("windowLDA", "xdawn"):
         alarm = found["conditions", name, "alarm", "auc"]
         assert number(alarm, "tmax_s") < 0
@@ -142,7 +142,7 @@ def test_imagined_fists_and_feet(motor: Told) -> None:
     found, _ = motor
     for name in (*POWER, "selected"):
         row = found["fists_feet", name, "decoding", "balanced_accuracy"]
-        assert int(row["n"]) == 45
+        assert 40 <= int(row["n"]) <= 45  # trials that touch bad segments are left out
         assert number(row) >= 0.95
         assert number(row, "ci_low") > 0.85
     for name in POWER:
