@@ -80,6 +80,58 @@ def make_eeg(
     )  # fmt: skip
 
 
+def add_artifacts(eeg: SimpleNamespace, seed: int = 0) -> dict[str, np.ndarray]:
+    """Add blinks, glances to the side, a heart and a jaw to made-up EEG; return their courses.
+
+    Every event has its own size. Glances are steps of the eyes' dipole that end where they began.
+    """
+    from scipy.signal import butter, sosfiltfilt
+    from scipy.special import expit
+
+    raw, rng = eeg.raw, np.random.default_rng([seed, 7])
+    rate_hz, n_times = float(raw.info["sfreq"]), raw.n_times
+    times_s, last_s = np.arange(n_times) / rate_hz, n_times / rate_hz - 1
+    places = positions(NAMES)
+
+    def moments(pauses_s: np.ndarray) -> np.ndarray:
+        at = np.cumsum(pauses_s)
+        return at[at < last_s]
+
+    def bell(at: float, width_s: float) -> np.ndarray:
+        return np.exp(-((times_s - at) ** 2) / (2 * width_s**2))
+
+    def near(name: str, width_m: float, outside: float = 1.0) -> np.ndarray:
+        return topography(places, places[NAMES.index(name)] * outside, width_m)
+
+    n = int(last_s)
+    blink = sum(rng.uniform(0.6, 1.4) * bell(at, 0.07) for at in moments(rng.uniform(2.5, 5.5, n)))
+    gaze = np.zeros(n_times)
+    for start in moments(0.9 + rng.exponential(2.5, n)):
+        length_s, size = rng.uniform(0.3, 0.8), rng.uniform(0.4, 1.0) * rng.choice([-1, 1])
+        gaze += size * expit((times_s - start) / 0.008)
+        gaze -= size * expit((times_s - start - length_s) / 0.008)
+    heart = sum(
+        rng.uniform(0.8, 1.2) * (bell(at, 0.012) - 0.25 * bell(at + 0.03, 0.015))
+        + 0.2 * bell(at + 0.25, 0.04)
+        for at in moments(rng.normal(0.9, 0.06, 2 * n))
+    )
+    jaw = sosfiltfilt(
+        butter(4, [20, 100], "band", fs=rate_hz, output="sos"), rng.standard_normal(n_times)
+    )
+    jaw *= sum(bell(at, 0.5) for at in rng.uniform(0, last_s, n // 8)) / jaw.std()
+    front = topography(places, places[[0, 1]].mean(axis=0), 0.045)
+    neck = places @ np.array([0.6, -0.3, -0.8])
+    planted = {
+        "blink": (blink, 150e-6, front),
+        "gaze": (gaze, 60e-6, near("F8", 0.04, 1.05) - near("F7", 0.04, 1.05)),
+        "heart": (heart, 12e-6, neck - neck.mean()),
+        "jaw": (jaw, 25e-6, near("T7", 0.03, 1.1)),
+    }
+    for course, size_v, weights in planted.values():
+        raw._data += size_v * np.outer(weights / np.abs(weights).max(), course)
+    return {name: course for name, (course, _, _) in planted.items()}
+
+
 def write_bids(root: Path, raw: object, run: str, onsets_s: np.ndarray, **options: object) -> Path:
     """Write a run as BIDS with events of two kinds; return the recording."""
     import mne

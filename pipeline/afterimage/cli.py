@@ -221,7 +221,12 @@ def _index(arguments: list[str]) -> int:
         print("\t".join(COLUMNS))
         for row in rows:
             print("\t".join(row[name] for name in COLUMNS))
-    return 65 if any(row["problem"] != "n/a" for row in rows) else 0
+    problems = [row["problem"] for row in rows if row["problem"] != "n/a"]
+    for problem in problems:
+        print("\n" + problem.replace(" | ", "\n"), file=sys.stderr)
+    if problems:
+        print(f"\n{len(problems)} of {len(rows)} rows cannot be used", file=sys.stderr)
+    return 65 if problems else 0
 
 
 def _import(arguments: list[str]) -> int:

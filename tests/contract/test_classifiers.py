@@ -9,7 +9,8 @@ import pytest
 
 from afterimage.decoding.conditions.registry import CLASSIFIERS
 from afterimage.errors import ConfigError, InputError
-from afterimage.evaluation.conditions import cross_validate, leave_groups_out, score
+from afterimage.evaluation.conditions import cross_validate, score
+from afterimage.evaluation.group_folds import leave_groups_out
 
 TIMES_S = np.arange(-25, 100) / 100
 GROUPS = np.repeat(["1", "2", "3", "4"], 15)

@@ -33,9 +33,19 @@ RULES = "\n".join(
 #: Modules of the room that are no stages: what several of them share.
 SHARED = {
     *("__init__", "runner", "stimuli", "scan_trials", "response_maps"),
-    *("condition_trials", "meeg_files", "subject_epochs", "report_meeg", "report_time"),
+    *(
+        "condition_trials",
+        "condition_contrast",
+        "meeg_files",
+        "subject_epochs",
+        "report_meeg",
+        "report_time",
+    ),
+    "subject_trials",
     *("report_stages", "report_recordings", "report_scans", "report_pictures"),
 }
+#: Rules that run a stage once more, over all subjects, and the stage.
+OVER_SUBJECTS = {"decode_group_conditions": "decode_conditions"}
 
 
 def rules() -> dict[str, str]:
@@ -57,15 +67,15 @@ def run(*command: str, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[st
 
 
 def test_every_stage_has_its_rule_and_its_module() -> None:
-    assert set(rules()) == set(STAGES) - set(WITHOUT_RULE)
+    assert set(rules()) == set(STAGES) - set(WITHOUT_RULE) | set(OVER_SUBJECTS)
     folder = Path(inspect.getfile(stage_module(STAGES[0]))).parent
     modules = {path.stem for path in folder.glob("*.py")} - SHARED
     assert modules == set(STAGES)
 
 
-@pytest.mark.parametrize("name", sorted(set(STAGES) - set(WITHOUT_RULE)))
-def test_rule_is_made_from_its_stage(name: str) -> None:
-    text = rules()[name]
+@pytest.mark.parametrize("rule", sorted(set(STAGES) - set(WITHOUT_RULE) | set(OVER_SUBJECTS)))
+def test_rule_is_made_from_its_stage(rule: str) -> None:
+    text, name = rules()[rule], OVER_SUBJECTS.get(rule, rule)
     assert re.search(r'^    """\S.*\."""$', text, flags=re.MULTILINE), "the rule has no docstring"
     assert f'"logs/{name}/' in text
     assert re.search(rf'stage=stage_params\(\s*"{name}"', text)

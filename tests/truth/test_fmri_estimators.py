@@ -12,8 +12,8 @@ from scipy.stats import gamma, ttest_rel
 
 from afterimage.preprocess.fmri.design import RunDesign, trial_regressors
 from afterimage.preprocess.fmri.hrf import HrfLibrary
-from afterimage.preprocess.fmri.noise_ceiling import centre_runs, noise_ceiling
 from afterimage.preprocess.fmri.registry import ESTIMATORS
+from afterimage.preprocess.noise_ceiling import centre_runs, noise_ceiling
 
 N_RUNS, N_TRIALS, N_STIMULI, N_RESPONSIVE, N_SILENT = 8, 60, 120, 300, 100
 

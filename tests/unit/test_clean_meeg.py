@@ -19,6 +19,7 @@ from afterimage.bids.sidecars import split_paths
 from afterimage.errors import InputError
 from afterimage.io.series import open_series
 from afterimage.io.tables import read_tsv
+from afterimage.preprocess.meeg import ica
 from afterimage.stages import clean_meeg
 
 made = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "recording_example.py")))
@@ -122,6 +123,38 @@ def test_ica_is_reported(study: Path, tmp_path: Path) -> None:
     front = got.quality.sel(unit="Fp1")
     assert float(front.amplitude_after) < float(front.amplitude_before)
     assert "picard" in got.quality.attrs["ica_method"]
+
+
+@pytest.mark.parametrize("labels", ["ICLabel", "correlation"])
+def test_eyes_leave_and_responses_stay_among_other_artefacts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, labels: str
+) -> None:
+    """Blinks, glances, heart and jaw, every event of its own size; what is left is fitted."""
+    if labels == "ICLabel":
+        pytest.importorskip("mne_icalabel", reason="the extra icalabel is not installed")
+        pytest.importorskip("onnxruntime", reason="ICLabel needs onnxruntime or torch")
+    else:
+        monkeypatch.setattr(ica, "_iclabel", lambda *_: None)
+    eeg = made.make_eeg(3, duration_s=90, blinks=False)
+    courses = made.add_artifacts(eeg, 3)
+    made.write_bids(tmp_path / "study", eeg.raw, "01", eeg.onsets_s)
+    row = rows_of(tmp_path / "study")[0]
+    design = np.array([*courses.values(), eeg.wave])
+    design = mne.filter.filter_data(design, 250, 0.1, 40, verbose="error")
+    design = (design - design.mean(axis=1, keepdims=True)).T
+    found = {}
+    for method in ("none", "auto"):
+        got = clean(tmp_path / "study", row, tmp_path / method, ica=method, ransac=False,
+                    bad_channels="given", line_freq_hz=0)  # fmt: skip
+        found[method] = np.linalg.lstsq(design, got.signal, rcond=None)[0]
+    assert labels in got.quality.attrs["ica_method"]
+    before, after = found["none"], found["auto"]
+    power = dict(zip(courses, (after**2).sum(axis=1) / (before**2).sum(axis=1), strict=False))
+    assert power["blink"] <= 0.1
+    if labels == "ICLabel":  # without EOG channels nothing else tells glances from the brain
+        assert power["gaze"] <= 0.1
+    lost = ((after[-1] - before[-1]) ** 2).sum() / (before[-1] ** 2).sum()
+    assert lost <= 0.1
 
 
 def test_causal_mode_does_not_look_ahead(study: Path, tmp_path: Path) -> None:

@@ -11,13 +11,13 @@ import pytest
 
 from afterimage.decoding.contrastive import ContrastiveDecoder, ContrastiveSettings
 from afterimage.decoding.layout import Layout, flat_layout, sensor_places, window
-from afterimage.decoding.streams import Rows, TrialRows, stream_statistics
+from afterimage.decoding.streams import Rows, Stream, TrialRows, spread, stream_statistics
 from afterimage.errors import ConfigError, InputError
 from afterimage.training.loop import EarlyStopping
 
 N_UNITS, N_TIMES = 12, 10
 SMALL: dict[str, Any] = {
-    "n_steps": 60, "n_virtual": 12, "n_hidden": 8, "evaluate_every": 10, "batch_size": 32
+    "n_steps": 60, "n_hidden": 8, "evaluate_every": 10, "batch_size": 32
 }  # fmt: skip
 
 
@@ -50,7 +50,7 @@ def top1(decoder: ContrastiveDecoder, study: tuple[Any, Any, Any], **options: An
     return float((scores.argmax(1) == np.arange(len(scores))).mean())
 
 
-def brain_module(n_subjects: int = 1, n_known: int = N_UNITS) -> tuple[Any, Any]:
+def brain_module(n_subjects: int = 1) -> tuple[Any, Any]:
     import torch
 
     from afterimage.networks.brain_module import BrainModule
@@ -58,8 +58,8 @@ def brain_module(n_subjects: int = 1, n_known: int = N_UNITS) -> tuple[Any, Any]
     places, groups = sensor_places(make_layout())
     torch.manual_seed(0)
     module = BrainModule(
-        torch.from_numpy(groups), n_known, N_TIMES, n_subjects,
-        n_virtual=10, n_hidden=6, n_blocks=1, kernel=3, n_aggregates=2, n_cosines=5,
+        torch.from_numpy(groups), torch.from_numpy(places), N_TIMES, n_subjects,
+        n_virtual=N_UNITS, n_hidden=6, n_blocks=1, kernel=3, n_cosines=5,
         dropout=0.3, dropout_radius=0.2,
     )  # fmt: skip
     return module.eval(), torch.from_numpy(places)
@@ -111,13 +111,43 @@ def test_spatial_dropout_leaves_out_sensors_in_training_alone() -> None:
     )
     attention = module.attention.train()
     torch.manual_seed(3)
-    outputs = [attention(signals, places) for _ in range(8)]
+    outputs = [attention(places) for _ in range(8)]
     assert any(not torch.equal(outputs[0], other) for other in outputs[1:])
     attention.dropout_radius = 5.0  # all would go: then none does
-    torch.testing.assert_close(attention(signals, places), attention.eval()(signals, places))
+    torch.testing.assert_close(attention(places), attention.eval()(places))
 
 
-def test_subject_layers_begin_as_the_identity_and_act_on_their_subject_alone() -> None:
+def test_network_begins_linear_with_the_filters_it_is_given() -> None:
+    """Virtual channels begin as windows around sensors, and can be unmixed again."""
+    import torch
+
+    rng = np.random.default_rng(0)
+    layout = Layout(80, 1, np.zeros(1), helmet(80), np.full(80, "mag"))
+    places, groups = (torch.from_numpy(part) for part in sensor_places(layout))
+    from afterimage.networks.brain_module import BrainModule
+
+    module = BrainModule(
+        groups, places, 20, 2, n_virtual=270, n_hidden=6, n_blocks=2, kernel=3, n_cosines=8,
+        dropout=0.0, dropout_radius=0.0,
+    ).eval()  # fmt: skip
+    space = torch.from_numpy(rng.normal(size=(2, 80, 4)).astype(np.float32))
+    time = torch.from_numpy(rng.normal(size=(8, 4)).astype(np.float32))
+    module.start(space, time, places)
+    signals = torch.from_numpy(rng.normal(size=(5, 80, 20)).astype(np.float32))
+    subjects = torch.tensor([0, 1, 1, 0, 1])
+    expected = torch.einsum("nut,nur,kr,kt->nr", signals, space[subjects], time, module.cosines)
+    found = module(signals, subjects, places)[:, :4]
+    torch.testing.assert_close(found, expected, atol=2e-2, rtol=1e-2)
+
+
+def helmet(n: int) -> np.ndarray:
+    index = np.arange(n) + 0.5
+    z, angle = 1 - 1.2 * index / n, np.pi * (1 + 5**0.5) * index
+    ring = np.sqrt(1 - z**2)
+    return 0.12 * np.stack([ring * np.cos(angle), ring * np.sin(angle), z], 1)
+
+
+def test_subject_layers_begin_alike_and_act_on_their_subject_alone() -> None:
     import torch
 
     module, places = brain_module(n_subjects=3)
@@ -201,6 +231,44 @@ def test_interrupted_training_ends_with_the_same_bits(tmp_path: Path, interrupt_
     assert steps[0] > 1
     for key, value in whole.state().items():
         np.testing.assert_array_equal(value, resumed.state()[key], err_msg=key)
+
+
+def test_half_precision_learns_what_full_precision_learns() -> None:
+    import torch
+
+    from afterimage.training.contrastive import BrainToImage
+    from afterimage.training.loop import LoopSettings, train
+
+    places = brain_module()[1]
+    signals, features, _ = make_study()
+    batch = {
+        "signals": torch.from_numpy(signals.reshape(-1, N_UNITS, N_TIMES)),
+        "subjects": torch.zeros(len(signals), dtype=torch.long),
+        "stimulus": torch.arange(len(signals)),
+        "targets": torch.from_numpy(features["clip"]),
+        "places": places,
+    }
+    losses = []
+    for bf16 in (False, True):
+        torch.manual_seed(0)
+        model = BrainToImage(brain_module()[0], 20, 8, 0.75)
+        settings = LoopSettings(n_steps=15, batch_size=120, learning_rate=5e-3, bf16=bf16)
+        losses.append(train(model, lambda _i, _s: batch, 120, settings, random_state=0))
+        assert all(p.dtype == torch.float32 for p in model.parameters())
+    assert losses[1][-1] < losses[1][0] - 0.1
+    assert not np.array_equal(*losses)  # it did compute in another precision
+    np.testing.assert_allclose(losses[1], losses[0], rtol=0.03)
+
+
+@pytest.mark.skipif("not __import__('torch').cuda.is_available()", reason="no GPU")
+def test_decoder_trains_on_a_gpu_as_on_the_cpu() -> None:
+    study, test = make_study(), make_study(60, seed=3)
+    settings = ContrastiveSettings(**SMALL)
+    found = [
+        top1(ContrastiveDecoder(settings).fit(*study, layout=make_layout(), device=device), test)
+        for device in ("cpu", "cuda")
+    ]
+    assert found[1] > found[0] - 0.1
 
 
 def test_early_stopping_holds_out_whole_concepts() -> None:
@@ -291,13 +359,29 @@ def test_statistics_in_one_pass_are_those_of_numpy() -> None:
     values[:, 3] = 7.0
     subject = rng.integers(0, 2, 300)
     flat = values.reshape(300, -1)
-    mean, scale = stream_statistics(flat, subject, 2, make_layout(), 64)
+    everything = np.arange(300)
+    found = stream_statistics(flat, subject, 2, make_layout(), 64, everything)
+    mean, scale = found.mean, found.scale
+    stream = Stream(flat, make_layout(), subject, found, 20.0)
     for number in (0, 1):
+        # apart from the unit that never changes, what is read is white over units
+        signals = np.delete(stream(np.flatnonzero(subject == number)), 3, 1)
+        covariance = np.cov(signals.transpose(1, 0, 2).reshape(N_UNITS - 1, -1))
+        np.testing.assert_allclose(covariance, np.eye(N_UNITS - 1), atol=0.02)
         part = values[subject == number].astype(np.float64)
         np.testing.assert_allclose(mean[number], part.mean(0), rtol=1e-6)
         expected = np.sqrt(part.var(0).mean(1))
         expected[3] = np.inf
         np.testing.assert_allclose(scale[number], expected, rtol=1e-4)
+
+
+def test_trials_looked_at_are_spread_over_subjects_and_over_the_recording() -> None:
+    subject = np.repeat([0, 1, 2], [10, 1000, 4000])
+    rows = spread(subject, 300)
+    counts = np.bincount(subject[rows])
+    assert counts.tolist() == [10, 100, 100]
+    assert np.diff(rows[10:110]).max() <= 10
+    assert spread(subject, 10**6).tolist() == list(range(5010))
 
 
 def test_rows_of_a_reader_are_flat_and_windowed() -> None:

@@ -9,18 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from afterimage.decoding.conditions.csp_lda import CSPLDASettings
 from afterimage.decoding.conditions.window_lda import WindowLDA, WindowLDASettings
 from afterimage.errors import InputError
 from afterimage.evaluation.conditions import (
     alarm_window,
     cross_validate,
-    leave_groups_out,
-    permute_labels,
-    random_folds,
     score,
     weighted_auc,
     weighted_balanced_accuracy,
 )
+from afterimage.evaluation.group_folds import leave_groups_out, permute_labels, random_folds
 from afterimage.io.tables import Row, read_tsv
 from afterimage.io.trials import write_trials
 from afterimage.stages import decode_conditions
@@ -173,7 +172,7 @@ def test_several_subjects_are_left_out_in_turn(tmp_path: Path) -> None:
         write(tmp_path / f"sub-{k}" / f"sub-{k}_trials.nc", ["face", "house", "tool"] * 10)
         for k in ("a", "bb", "ccc")
     )
-    contrasts = {"houses": {"house": ["house"], "other": ["face", "tool"]}}
+    contrasts = {"houses": {"classes": {"house": ["house"], "other": ["face", "tool"]}}}
     rows, details = decode(files, tmp_path, contrasts=contrasts)
     assert {row["subject"] for row in rows} == {"group"}
     assert details["group_column"] == "subject"
@@ -190,7 +189,7 @@ def test_several_subjects_are_left_out_in_turn(tmp_path: Path) -> None:
         (["face", "house"] * 10, {"group_column": "session"}, "no column of groups"),
         (
             ["face", "house"] * 10,
-            {"contrasts": {"c": {"a": ["face"], "b": ["x"]}}},
+            {"contrasts": {"c": {"classes": {"a": ["face"], "b": ["x"]}}}},
             "no trial has",
         ),
         ([f"picture-{i}" for i in range(20)], {}, "too few trials"),
@@ -202,3 +201,101 @@ def test_what_cannot_be_decoded_is_said(
     file = write(tmp_path / "sub-01" / "sub-01_trials.nc", labels)
     with pytest.raises(InputError, match=message):
         decode((file,), tmp_path, **settings)
+
+
+def test_a_contrast_has_settings_of_its_own(tmp_path: Path) -> None:
+    file = write(tmp_path / "sub-01" / "sub-01_trials.nc", ["face", "house"] * 30)
+    contrasts = {
+        "plain": {},
+        "early": {
+            "tmin_s": -0.1,
+            "tmax_s": 0.1,
+            "baseline_s": (-0.1, 0.0),
+            "classifiers": ["lda"],
+        },
+    }
+    classifiers = {"lda": WindowLDASettings(), "fine": WindowLDASettings(bin_s=0.02)}
+    rows, _ = decode((file,), tmp_path, contrasts=contrasts, classifiers=classifiers)
+    windows = {
+        (row["contrast"], row["classifier"]): (float(row["tmin_s"]), float(row["tmax_s"]))
+        for row in rows
+        if row["role"] == "decoding"
+    }
+    assert windows == {
+        ("plain", "selected"): (0.0, 0.39), ("plain", "lda"): (0.0, 0.39),
+        ("plain", "fine"): (0.0, 0.39), ("early", "lda"): (-0.1, 0.1),
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="names classifiers that there are not: nothing"):
+        decode((file,), tmp_path, contrasts={"c": {"classifiers": ["nothing"]}})
+
+
+def test_each_fold_chooses_without_its_test_trials(tmp_path: Path) -> None:
+    """What a fold chose stays when the trials it is tested on are another's, labels and all."""
+    labels = ["face", "house"] * 30
+    classifiers = {
+        "power": CSPLDASettings(n_components=1, low_hz=20), "lda": WindowLDASettings(),
+    }  # fmt: skip
+    file = write(tmp_path / "sub-01" / "sub-01_trials.nc", labels)
+    rows, details = decode((file,), tmp_path, classifiers=classifiers)
+    chosen = details["contrasts"][0]
+    assert (chosen["classifier"], chosen["chosen"]) == ("selected", ["lda"] * 3)
+    row = next(r for r in rows if r["classifier"] == "selected" and r["metric"] == "auc")
+    same = next(
+        r
+        for r in rows
+        if r["classifier"] == "lda" and (r["role"], r["metric"]) == ("decoding", "auc")
+    )
+    assert row["value"] == same["value"] and row["p"] == "n/a"
+    assert (
+        "chosen in each fold by runs left out of its training trials: lda in 3" in row["protocol"]
+    )
+    swapped = [{"face": "house", "house": "face"}[name] for name in labels[:20]] + labels[20:]
+    file = write(tmp_path / "sub-01" / "sub-01_trials.nc", swapped)
+    _, other = decode((file,), tmp_path, classifiers=classifiers)
+    assert other["contrasts"][0]["inner"][0] == chosen["inner"][0]
+    assert other["contrasts"][0]["inner"][1] != chosen["inner"][1]
+
+
+def test_two_runs_are_too_few_to_choose(tmp_path: Path) -> None:
+    file = write(tmp_path / "sub-01" / "sub-01_trials.nc", ["face", "house"] * 20, n_runs=2)
+    classifiers = {"lda": WindowLDASettings(), "fine": WindowLDASettings(bin_s=0.02)}
+    rows, details = decode((file,), tmp_path, classifiers=classifiers)
+    assert {row["classifier"] for row in rows} == {"lda", "fine"}
+    assert details["contrasts"][0]["notes"] == [
+        "none was chosen: no group of trials can be left out"
+    ]
+
+
+def test_processes_change_nothing() -> None:
+    trials, labels, groups = people(3, 0.5, 0)
+    classifier = WindowLDA(WindowLDASettings(), TIMES_S)
+    folds = leave_groups_out(labels, groups)
+    one, four = (
+        cross_validate(classifier, trials, labels, groups, folds, n_permutations=3, n_jobs=n)
+        for n in (1, 4)
+    )
+    np.testing.assert_allclose(one.evidence, four.evidence, rtol=1e-9)
+    for (first, expected), (second, found) in zip(one.null, four.null, strict=True):
+        np.testing.assert_array_equal(first, second)
+        np.testing.assert_allclose(expected, found, rtol=1e-9)
+
+
+def test_many_groups_are_dealt_into_few_folds() -> None:
+    groups = np.repeat([f"p{i:02d}" for i in range(11)], 4)
+    folds = leave_groups_out(np.tile([0, 1], 22), groups, max_folds=5)
+    assert len(folds) == 5
+    assert sorted(np.concatenate([test for _, test in folds]).tolist()) == list(range(44))
+    assert all(not set(groups[train]) & set(groups[test]) for train, test in folds)
+
+
+def test_chance_of_a_label_of_people_is_known() -> None:
+    """Folds of two people: after a permutation some hold one class, and many permutations all do."""
+    trials, _, groups = people(4, 0.0, 1)
+    labels = np.repeat(np.arange(4) % 2, 20)
+    classifier = WindowLDA(WindowLDASettings(), TIMES_S)
+    folds = leave_groups_out(labels, groups)
+    assert len(folds) == 2
+    decoding = cross_validate(classifier, trials, labels, groups, folds, n_permutations=12)
+    found = score(decoding, "auc")
+    assert 0 <= found.chance_low <= found.chance <= found.chance_high <= 1
+    assert 0 < found.p <= 1

@@ -91,7 +91,7 @@ def test_what_can_be_mended_is_noted(write) -> None:  # type: ignore[no-untyped-
         "2 of 5 durations are n/a: taken as 0 s",
         "1 of 5 trials start before the first volume: left out",
         "the events were not in order of their onsets: sorted",
-        "1 trials have the onset and stimulus of another one: left out",
+        "1 trial has the onset and stimulus of another one: left out",
     )
 
 

@@ -25,6 +25,16 @@ def pops(signal: np.ndarray, sd: float, rng: np.random.Generator) -> np.ndarray:
     return signal
 
 
+def bumps(signal: np.ndarray, sd: float, rng: np.random.Generator) -> np.ndarray:
+    """Slow waves of one channel, about a second wide, at rates of 160 to 250 Hz."""
+    times = np.arange(len(signal))
+    signal = signal.copy()
+    for at in np.arange(300, len(signal), 600) + rng.integers(0, 200):
+        wave = np.exp(-((times - at) ** 2) / (2 * rng.uniform(90, 180) ** 2))
+        signal += rng.choice([-1, 1]) * rng.uniform(5, 10) * sd * wave
+    return signal
+
+
 PLANTS: dict[str, Plant] = {
     "flat": lambda x, sd, rng: np.zeros_like(x),
     "noise": lambda x, sd, rng: rng.normal(0, sd, len(x)),
@@ -32,6 +42,7 @@ PLANTS: dict[str, Plant] = {
     "noisy": lambda x, sd, rng: x + rng.normal(0, 1.5 * sd, len(x)),
     "drift": lambda x, sd, rng: np.cumsum(rng.normal(0, 0.05 * sd, len(x))),
     "pops": pops,
+    "bumps": bumps,
     "nan": lambda x, sd, rng: np.full_like(x, np.nan),
 }
 
@@ -50,7 +61,9 @@ def test_planted_channels_are_found_in_made_up_eeg() -> None:
     for seed in range(3):
         raw = made.make_eeg(seed, duration_s=60).raw
         assert len(find_bad_channels(raw).reasons) <= 1
-        bad = plant(raw, np.random.default_rng(seed), ["flat", "noise", "loud", "pops", "nan"])
+        bad = plant(
+            raw, np.random.default_rng(seed), ["flat", "noise", "loud", "pops", "bumps", "nan"]
+        )
         found = set(find_bad_channels(raw).reasons)
         hits += len(found & set(bad))
         planted, called = planted + len(bad), called + len(found)

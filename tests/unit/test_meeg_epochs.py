@@ -13,8 +13,8 @@ from afterimage.preprocess.meeg.epochs import (
     place_epochs,
     strided_epochs,
 )
-from afterimage.preprocess.meeg.reliability import Reliability, over_times
-from afterimage.preprocess.responses import noise_ceiling
+from afterimage.preprocess.noise_ceiling import noise_ceiling
+from afterimage.preprocess.reliability import Reliability, over_times
 
 
 @pytest.mark.parametrize("rate_hz", [250.0, 100.0, 256.0, 1200.0 / 7])

@@ -13,7 +13,7 @@ import xarray
 
 from afterimage.errors import InputError
 from afterimage.io.tables import read_json, read_tsv
-from afterimage.preprocess.responses import noise_ceiling
+from afterimage.preprocess.noise_ceiling import noise_ceiling
 from afterimage.stages.prepare_responses import Config, Inputs, Outputs, run
 
 
@@ -206,6 +206,27 @@ def test_time_axis(subject: Subject) -> None:
     assert found.attrs["response_units"] == "uV"
 
 
+def test_ceiling_over_time_counts_responses_that_change_sign(subject: Subject) -> None:
+    """A mean over time of what rises and falls would have none; before onset nothing counts."""
+    shown = [f"s{i % 20:02d}" for i in range(200)]
+    trials(subject, shown)
+    rng = np.random.default_rng(2)
+    number = np.array([int(name[1:]) for name in shown])
+    course = np.array([0.0, 0.0, 1.0, -1.0])
+    planted = rng.normal(size=(20, 3))[number][:, :, None] * course
+    respond(subject, planted + rng.normal(size=(200, 3, 4)))
+    sidecar = subject.folder / "sub-01_responses.json"
+    sidecar.write_text('{"sampling_rate_hz": 100, "tmin_s": -0.02}')
+    subject.inputs = replace(subject.inputs, sidecar=sidecar)
+    subject.run()
+    ceiling = subject.trials()["ceiling"].values
+    training = number < 15
+    values = subject.trials()["responses"].values[training][:, :, 2:].reshape(-1, 6)
+    at = noise_ceiling(values, number[training].astype(str)).reshape(3, 2)
+    np.testing.assert_allclose(ceiling, np.sqrt((at**2).mean(axis=1)), atol=1e-5)
+    assert ceiling.min() > 0.4
+
+
 def test_links_inside_the_dataset_are_fine(subject: Subject) -> None:
     """As git-annex and DataLad keep pictures: links to elsewhere in the same dataset."""
     (subject.folder / ".git" / "annex").mkdir(parents=True)
@@ -243,3 +264,31 @@ def test_input_is_left_alone(subject: Subject) -> None:
     subject.run()
     after = {path: path.read_bytes() for path in subject.folder.rglob("*") if path.is_file()}
     assert after == before
+
+
+def test_without_pictures_a_subject_may_be_all_test(subject: Subject) -> None:
+    """Categories return in every trial: the split is that of the trials, whatever the category."""
+    table = "stimulus_id\tfile\tsplit\nface\tn/a\tn/a\nhouse\tn/a\tn/a\n"
+    subject.inputs.stimuli_table.write_text(table)
+    trials(subject, ["face", "house"] * 10, ["test"] * 20)
+    subject.run()
+    assert subject.split() == {"face": "test", "house": "test"}
+    assert np.isnan(subject.trials()["ceiling"].values).all()
+    trials(subject, ["face", "house"] * 10, ["train"] * 11 + ["n/a"] * 2 + ["test"] * 7)
+    subject.run()
+    assert subject.split() == {"face": "n/a", "house": "n/a"}
+    assert subject.trials()["split"].values.tolist() == ["train"] * 13 + ["test"] * 7
+    trials(subject, ["face", "house"] * 10, ["train"] * 19 + ["tset"])
+    with pytest.raises(InputError, match="no known split"):
+        subject.run()
+
+
+def test_condition_and_names_are_kept(subject: Subject) -> None:
+    shown = [f"s{i:02d}\tkind {i % 2}" for i in range(20)]
+    subject.inputs.trials.write_text("\n".join(["stimulus_id\tcondition", *shown]) + "\n")
+    units = subject.inputs.trials.with_name("sub-01_units.tsv")
+    units.write_text("kind\tname\n" + "".join(f"eeg\tE{i}\n" for i in range(6)))
+    replace(subject, inputs=replace(subject.inputs, units=units)).run()
+    found = subject.trials()
+    assert found["condition"].values.tolist() == ["kind 0", "kind 1"] * 10
+    assert found["name"].values.tolist() == [f"E{i}" for i in range(6)]

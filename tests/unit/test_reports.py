@@ -15,11 +15,11 @@ import pytest
 
 from afterimage.reports import text, verdict
 from afterimage.reports.assemble import assemble_group, assemble_subject, local_link
-from afterimage.reports.figures.responses import repeat_reliability
+from afterimage.reports.figures.responses import reliability_panels, repeat_reliability
 from afterimage.reports.figures.style import DARK, LIGHT, recolour
 from afterimage.reports.gallery import pick_rows, thumbnail, view
 from afterimage.reports.labels import label_title, metric
-from afterimage.reports.model import Gallery
+from afterimage.reports.model import Gallery, Responses
 from afterimage.reports.provenance import Exclusion, StageError
 
 example = SimpleNamespace(
@@ -338,6 +338,11 @@ def test_repeat_reliability() -> None:
     reliability = repeat_reliability(responses, stimulus)
     np.testing.assert_allclose(reliability, [0.5, 1.0, 0.0], atol=0.15)
     assert repeat_reliability(responses, [str(i) for i in range(400)]).size == 0
+    course = np.array([5.0, 1.0, -1.0])  # what is before the onset does not count
+    over_time = responses[:, :, None] * course + rng.normal(size=(400, 3, 3)) * (course == 5.0)
+    data = Responses(over_time, stimulus, times_s=np.array([-0.1, 0.0, 0.1]))
+    panel = reliability_panels(example.make_subject(responses=data))[0]
+    assert f"median {np.median(reliability):.2f}" in panel.alt
 
 
 def test_dark_plots_use_the_dark_colours_only(subject_html: str) -> None:

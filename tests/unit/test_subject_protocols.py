@@ -1,124 +1,218 @@
-"""Within-subject, cross-subject and few-shot: who is fitted on, what is refused, what is gained."""
+"""Within, across, few-shot and pooled: who is fitted on, what is refused, what is gained."""
 
 from __future__ import annotations
+
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from afterimage.errors import InputError
-from afterimage.evaluation.gallery import COLUMNS
 from afterimage.evaluation.scores import Resampling
 from afterimage.evaluation.subject_protocols import (
-    FitPart,
+    ANALYSES,
+    COLUMNS,
     SubjectTrials,
-    cross_subject,
-    few_shot,
-    within_subject,
+    images_first,
+    score_subjects,
 )
-from afterimage.evaluation.window_ridge import fit_ridge, folds_by_group
+from afterimage.evaluation.subject_ridge import SubjectRidge
 
-RESAMPLING = Resampling(n_bootstraps=120, n_permutations=120)
-IMAGES = np.array([f"image{number:03d}" for number in range(110)])
-TEST = IMAGES[90:]
+brains = SimpleNamespace(
+    **runpy.run_path(str(Path(__file__).parents[1] / "truth" / "meeg_embedding_study.py"))
+)
+RESAMPLING = Resampling(n_bootstraps=120, n_permutations=200)
+IMAGES = np.array([f"image{number:03d}" for number in range(240)])
+TRAIN, TEST = IMAGES[:200], IMAGES[200:]
+K_VALUES = (16, 64, 180)
+
+
+def make_study(shared: float = 0.5, own: float = 0.8, noise: float = 2.0, seed: int = 0):
+    """Four people with the same tuning: patterns are part their own, part everybody's."""
+    rng = np.random.default_rng(seed)
+    sensors = brains.layout(16, 25.0)
+    made = brains.make_brains(5, sensors, noise, rng)
+    features = brains.embeddings(240, rng)
+    subjects = {}
+    for number, brain in enumerate(made[1:]):
+        patterns = shared * made[0].patterns + own * brain.patterns
+        brain = brains.Brain(patterns, brain.space, brain.time)
+        rows = np.repeat(np.arange(200, 240), 4)
+        train, test = brain.respond(features[:200], rng), brain.respond(features[rows], rng)
+        values, axes = np.linalg.eigh(np.einsum("nut,nvt->uv", train, train) / train[:, 0].size)
+        white = ((axes / np.sqrt(values)) @ axes.T).astype(np.float32)
+        train, test = white @ train, white @ test
+        mean = train.mean(0)
+        subjects[f"{number + 1:02d}"] = SubjectTrials(
+            train - mean, TRAIN, TRAIN, test - mean, IMAGES[rows]
+        )
+    return subjects, dict(zip(TRAIN.tolist(), features[:200], strict=True)), features[200:]
 
 
 @pytest.fixture(scope="module")
 def study():
-    """Three subjects whose patterns share half of their variance."""
-    rng = np.random.default_rng(0)
-    features = rng.standard_normal((110, 8))
-    shared = rng.standard_normal((8, 12))
-    subjects = {}
-    for name in ("01", "02", "03"):
-        pattern = 0.7 * shared + 0.7 * rng.standard_normal((8, 12))
-        train = features[:90] @ pattern + 2 * rng.standard_normal((90, 12))
-        rows = np.repeat(np.arange(90, 110), 4)
-        test = features[rows] @ pattern + 2 * rng.standard_normal((80, 12))
-        subjects[name] = SubjectTrials(train, features[:90], IMAGES[:90], test, IMAGES[rows])
-    return subjects, features[90:]
+    return make_study()
 
 
-def ridge(seen: list[FitPart]):
-    def fit(part: FitPart):
-        seen.append(part)
-        model = fit_ridge(part.responses, part.targets, folds_by_group(part.stimuli))
-        return lambda responses, subject: model.predict(responses)
-
-    return fit
+def scored(study, k_values=K_VALUES, **changes):
+    subjects, features, gallery = study
+    learner = SubjectRidge(subjects, features, gallery, **changes)
+    return list(score_subjects(subjects, learner, TEST, k_values, resampling=RESAMPLING))
 
 
-def value(rows, analysis_metric="twoway"):
-    return np.mean([row["value"] for row in rows if row["metric"] == analysis_metric])
+@pytest.fixture(scope="module")
+def rows(study):
+    return scored(study)
 
 
-def test_protocols_see_the_subjects_they_say(study):
-    subjects, gallery = study
-    settings = {"label": "ridge", "resampling": RESAMPLING}
-    seen: list[FitPart] = []
-    within = within_subject(subjects, ridge(seen), list(TEST), gallery, **settings)
-    assert [set(part.subjects) for part in seen] == [{"01"}, {"02"}, {"03"}]
-    seen.clear()
-    across = cross_subject(subjects, ridge(seen), list(TEST), gallery, **settings)
-    assert [set(part.subjects) for part in seen] == [{"02", "03"}, {"01", "03"}, {"01", "02"}]
-    seen.clear()
-    few = few_shot(subjects, ridge(seen), list(TEST), gallery, [10, 90], **settings)
-    assert [int((part.subjects == "01").sum()) for part in seen[:2]] == [10, 90]
-    first, second = (set(part.stimuli[part.subjects == "01"]) for part in seen[:2])
+def mean(rows, analysis, k=None, metric="twoway", repeats="averaged", column="value"):
+    chosen = [
+        row[column]
+        for row in rows
+        if (row["analysis"], row["k"], row["metric"], row["repeats"])
+        == (analysis, k, metric, repeats)
+    ]
+    assert len(chosen) == 4
+    return float(np.mean(chosen))
+
+
+def test_rows_of_every_protocol(rows):
+    assert {row["analysis"] for row in rows} == set(ANALYSES)
+    assert all(set(row) == set(COLUMNS) - {"modality"} for row in rows)
+    assert {row["repeats"] for row in rows} == {"single", "averaged"}
+    assert {row["metric"] for row in rows} == {"twoway", "retrieval_top1", "retrieval_top5"}
+    assert {row["k"] for row in rows if row["analysis"] == "few_shot"} == set(K_VALUES)
+    assert len(rows) == 4 * (3 + len(K_VALUES)) * 2 * 3
+    for row in rows:
+        assert row["ci_low"] <= row["value"] <= row["ci_high"]
+        assert row["chance_low"] <= row["chance"] <= row["chance_high"]
+        assert (row["n"], row["subject"] in ("01", "02", "03", "04")) == (40, True)
+        assert "gallery=40" in row["protocol"]
+    told = {row["analysis"]: row["protocol"] for row in rows}
+    assert "fitted on 3 other subjects, no labelled trial of this one" in told["cross_subject"]
+    assert "adapted to 180 trials of this one; 780 training trials" in told["few_shot"]
+    assert "fitted on all 4 subjects" in told["pooled_subjects"]
+
+
+def test_other_people_help_and_own_trials_help_more(rows):
+    chance = mean(rows, "cross_subject", metric="retrieval_top1", column="chance")
+    assert chance == pytest.approx(1 / 40, abs=0.01)
+    for repeats in ("single", "averaged"):
+        told = {"metric": "retrieval_top1", "repeats": repeats}
+        across, within = mean(rows, "cross_subject", **told), mean(rows, "within_subject", **told)
+        ladder = [mean(rows, "few_shot", k, **told) for k in K_VALUES]
+        assert across > 3 * chance
+        assert within > 1.5 * across
+        assert across < ladder[1] < ladder[2]
+        assert mean(rows, "pooled_subjects", **told) > across
+    single = mean(rows, "within_subject", metric="retrieval_top1", repeats="single")
+    assert mean(rows, "within_subject", metric="retrieval_top1") > single
+
+
+def test_without_shared_anatomy_nothing_carries_over():
+    rows = scored(make_study(shared=0.0, own=1.0, seed=3), k_values=())
+    assert mean(rows, "within_subject", metric="retrieval_top1") > 0.2
+    # Twice the standard error of four people of 40 pictures each.
+    assert mean(rows, "cross_subject") == pytest.approx(0.5, abs=0.08)
+
+
+def test_labels_of_other_pictures_are_at_chance(study):
+    subjects, features, gallery = study
+    order = np.random.default_rng(1).permutation(len(TRAIN))
+    wrong = dict(zip(TRAIN.tolist(), np.array(list(features.values()))[order], strict=True))
+    rows = scored((subjects, wrong, gallery), k_values=(180,))
+    for analysis, k in (
+        ("within_subject", None), ("cross_subject", None), ("few_shot", 180),
+        ("pooled_subjects", None),
+    ):  # fmt: skip
+        low, high = (
+            mean(rows, analysis, k, column=name) for name in ("chance_low", "chance_high")
+        )
+        assert low < mean(rows, analysis, k) < high
+
+
+class Recorder:
+    """A learner that notes what it is asked to fit and finds nothing."""
+
+    label = "recorder"
+
+    def __init__(self, broken: str = ""):
+        self.fitted, self.adapted, self.broken = [], [], broken
+
+    def fit(self, names):
+        if list(names) == [self.broken]:
+            raise InputError("cannot be fitted", found=self.broken)
+        self.fitted.append(list(names))
+        return list(names)
+
+    def adapt(self, model, name, rows):
+        self.adapted.append((list(model), name, rows))
+        return [*model, name]
+
+    def similarities(self, model, responses, name):
+        assert responses.shape[1:] == (16, 14)
+        return np.tile(np.arange(len(TEST), dtype=float), (len(responses), 1))
+
+
+def test_each_protocol_sees_the_subjects_it_says(study):
+    subjects = study[0]
+    learner = Recorder()
+    list(score_subjects(subjects, learner, TEST, (180, 10, 5000), resampling=RESAMPLING))
+    everybody = list(subjects)
+    alone = [[name] for name in everybody]
+    others = [[other for other in everybody if other != name] for name in everybody]
+    assert learner.fitted == [*alone, *others, everybody]
+    for model, name, _ in learner.adapted:
+        assert name not in model
+        assert len(model) == 3
+    sizes = [(name, len(rows)) for _, name, rows in learner.adapted]
+    assert sizes == [(name, k) for name in everybody for k in (10, 180)]
+    first, second = (set(rows.tolist()) for _, _, rows in learner.adapted[:2])
     assert first < second
-    assert all(not set(part.stimuli) & set(TEST) for part in seen)
-
-    assert value(within) > value(across) > 0.6
-    assert value([row for row in few if row["k"] == 90]) > value(across)
-    for rows, analysis in (
-        (within, "within_subject"),
-        (across, "cross_subject"),
-        (few, "few_shot"),
-    ):
-        assert all(set(row) == set(COLUMNS) and row["analysis"] == analysis for row in rows)
-        assert all(row["ci_low"] <= row["value"] <= row["ci_high"] for row in rows)
-    assert "no trial of this one" in across[0]["protocol"]
-    assert "2 other subjects and 10 trials of this one" in few[0]["protocol"]
-    assert across[0]["chance"] == pytest.approx(0.5, abs=0.03)
 
 
-def test_few_shot_takes_every_image_before_any_twice(study):
-    subjects, gallery = study
-    own = subjects["01"]
-    twice = SubjectTrials(
-        np.concatenate([own.train] * 2), np.concatenate([own.targets] * 2),
-        np.concatenate([own.stimuli] * 2), own.test, own.test_stimuli,
+def test_what_fails_for_one_is_told_and_the_others_go_on(study):
+    failed = []
+    rows = list(
+        score_subjects(
+            study[0], Recorder("02"), TEST, (10,), resampling=RESAMPLING,
+            on_error=lambda what, error: failed.append((what, str(error))),
+        )
     )  # fmt: skip
-    seen: list[FitPart] = []
-    few_shot(
-        {"01": twice, "02": subjects["02"]}, ridge(seen), list(TEST), gallery, [90],
-        label="ridge", resampling=RESAMPLING,
-    )  # fmt: skip
-    assert len(set(seen[0].stimuli[seen[0].subjects == "01"])) == 90
+    assert [what for what, _ in failed] == ["recorder, sub-02 alone"]
+    within = {row["subject"] for row in rows if row["analysis"] == "within_subject"}
+    assert within == {"01", "03", "04"}
+    assert {row["subject"] for row in rows if row["analysis"] == "few_shot"} == set(study[0])
+    with pytest.raises(InputError, match="cannot be fitted"):
+        list(score_subjects(study[0], Recorder("02"), TEST, (10,), resampling=RESAMPLING))
+
+
+def test_every_image_comes_before_any_twice():
+    order = images_first(np.concatenate([TRAIN, TRAIN]), 0)
+    assert len({int(row) % len(TRAIN) for row in order[: len(TRAIN)]}) == len(TRAIN)
+    assert sorted(order) == list(range(2 * len(TRAIN)))
 
 
 def test_a_test_image_fitted_in_another_subject_is_refused(study):
-    subjects, gallery = study
+    subjects = dict(study[0])
     other = subjects["02"]
     stimuli = other.stimuli.copy()
     stimuli[5] = TEST[0]
-    leaking = SubjectTrials(other.train, other.targets, stimuli, other.test, other.test_stimuli)
+    subjects["02"] = SubjectTrials(other.train, stimuli, stimuli, other.test, other.test_stimuli)
     with pytest.raises(InputError, match="training images of another") as caught:
-        cross_subject(
-            {"01": subjects["01"], "02": leaking}, ridge([]), list(TEST), gallery, label="ridge"
-        )
+        list(score_subjects(subjects, Recorder(), TEST, ()))
     assert TEST[0] in str(caught.value)
 
 
 def test_subjects_with_other_units_are_refused(study):
-    subjects, gallery = study
+    subjects = dict(study[0])
     own = subjects["02"]
-    fewer = SubjectTrials(own.train[:, :9], own.targets, own.stimuli, own.test[:, :9], TEST)
-    for protocol in (cross_subject, few_shot):
-        extra = ([5],) if protocol is few_shot else ()
-        with pytest.raises(InputError, match="cannot be decoded across"):
-            protocol(
-                {"01": subjects["01"], "02": fewer}, ridge([]), list(TEST), gallery, *extra,
-                label="ridge",
-            )  # fmt: skip
-    with pytest.raises(InputError, match="too few trials"):
-        few_shot(subjects, ridge([]), list(TEST), gallery, [91], label="ridge")
+    subjects["02"] = SubjectTrials(
+        own.train[:, :9], own.stimuli, own.groups, own.test[:, :9], own.test_stimuli
+    )
+    with pytest.raises(InputError, match="cannot be decoded across"):
+        list(score_subjects(subjects, Recorder(), TEST, ()))
+    with pytest.raises(InputError, match="cannot be decoded across"):
+        list(score_subjects({"01": study[0]["01"]}, Recorder(), TEST, ()))

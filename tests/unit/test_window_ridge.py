@@ -10,7 +10,7 @@ from afterimage.evaluation.window_ridge import (
     decompose,
     fit_ridge,
     folds_by_group,
-    left_out_error,
+    left_out_agreement,
 )
 
 
@@ -37,7 +37,7 @@ def test_equals_ridge_of_sklearn(n_trials, n_inputs, alpha):
 
 @pytest.mark.parametrize(("n_trials", "n_inputs"), [(60, 20), (45, 90)])
 @pytest.mark.parametrize("alpha", [0.01, 1.0, 30.0])
-def test_error_left_out_equals_refitting_every_fold(n_trials, n_inputs, alpha):
+def test_agreement_left_out_equals_refitting_every_fold(n_trials, n_inputs, alpha):
     from sklearn.linear_model import Ridge
 
     inputs, targets, groups = problem(n_trials, n_inputs)
@@ -46,21 +46,34 @@ def test_error_left_out_equals_refitting_every_fold(n_trials, n_inputs, alpha):
     eigenvalues, left = decompose(centred)
     np.testing.assert_allclose(left.T @ left, np.eye(left.shape[1]), atol=1e-9)
     penalty = alpha * eigenvalues.sum() / n_trials
-    ours = left_out_error(left, eigenvalues, left.T @ truth, truth, penalty, folds)
-    theirs = 0.0
+    ours = left_out_agreement(left, eigenvalues, left.T @ truth, truth, penalty, folds)
+    predicted = np.empty_like(truth)
     for test in folds:
         train = np.setdiff1d(np.arange(n_trials), test)
         model = Ridge(penalty).fit(inputs[train], targets[train])
-        theirs += float(((targets[test] - model.predict(inputs[test])) ** 2).sum())
+        predicted[test] = model.predict(inputs[test]) - targets.mean(0)
+    theirs = (predicted * truth).sum() / np.linalg.norm(predicted) / np.linalg.norm(truth)
     assert ours == pytest.approx(theirs, rel=1e-8)
 
 
-def test_the_penalty_with_the_least_error_is_taken():
+def test_noisy_trials_do_not_shrink_predictions_to_nothing():
+    """Signal lies along a weak axis of the inputs: squared error asks for too large a penalty."""
     inputs, targets, groups = problem(60, 20)
-    noise = np.random.default_rng(0).standard_normal(targets.shape)
     folds = folds_by_group(groups)
     assert fit_ridge(inputs, targets, folds, [1e-3, 1e3]).alpha == 1e-3
-    assert fit_ridge(inputs, noise, folds, [1e-3, 1e3]).alpha == 1e3
+    rng = np.random.default_rng(0)
+    scale = np.r_[np.full(4, 0.3), np.full(16, 3.0)]
+    weights = rng.standard_normal((4, 7))
+    inputs, new = rng.standard_normal((2, 400, 20)) * scale
+    targets = inputs[:, :4] @ weights + 3 * rng.standard_normal((400, 7))
+    found = [
+        np.corrcoef(model.predict(new).ravel(), (new[:, :4] @ weights).ravel())[0, 1]
+        for model in (
+            fit_ridge(inputs, targets, folds_by_group(np.arange(400))),
+            fit_ridge(inputs, targets, folds_by_group(np.arange(400)), [1e3]),
+        )
+    ]
+    assert found[0] > found[1] + 0.2
 
 
 def test_folds_keep_groups_whole_and_small():

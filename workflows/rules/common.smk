@@ -68,8 +68,13 @@ SCANNED = [s for s in SUBJECTS if UNITS[s][0]["bold"] != "n/a"]
 RECORDED = [s for s in SUBJECTS if UNITS[s][0]["recording"] != "n/a"]
 # Only where pictures are known can there be reconstructions; the others get responses and a report.
 PICTURED = [s for s in SUBJECTS if any(row["stimuli"] == "yes" for row in UNITS[s])]
-# Conditions are told apart where there are no pictures to reconstruct.
-UNPICTURED = [s for s in RECORDED if s not in PICTURED]
+# Conditions are told apart where there are no pictures to reconstruct, in trials with a time axis.
+UNPICTURED = [
+    s
+    for s in RECORDED + PREPARED
+    if s not in PICTURED and UNITS[s][0]["modality"] in ("eeg", "meg")
+]
+GROUP_CONDITIONS = ["group/conditions.tsv"] if len(UNPICTURED) > 1 else []
 RUNS = {run_prefix(run_file(row)): row for s in SCANNED + RECORDED for row in UNITS[s]}
 STIMULI_TABLE = [str(path) for path in [stimulus_table(BIDS_DIR)] if path]
 PARTICIPANTS = [str(path) for path in [BIDS_DIR / "participants.tsv"] if path.is_file()]
@@ -84,6 +89,11 @@ NETWORKS = [
     if getattr(DECODER_CLASSES.get(settings.kind), "needs_layout", False)
 ]
 DECODERS = [name for name in SETTINGS.train_decoder.decoders if name not in NETWORKS]
+# Subjects whose units other people have too: EEG or MEG, where two or more were recorded in it.
+COMPARED = []
+for modality in ("eeg", "meg") if SETTINGS.evaluate_subjects.enabled else ():
+    alike = [s for s in PICTURED if UNITS[s][0]["modality"] == modality]
+    COMPARED += alike if len(alike) > 1 else []
 # The subject's own generator where one is trained, else none.
 GENERATOR = "sub-{subject}/generator" if SETTINGS.train_generator.enabled else []
 CODE = shlex.quote(sys.executable)
@@ -190,6 +200,13 @@ def one_decoder(wildcards):
     return {wildcards.decoder: section[wildcards.decoder]}
 
 
+def compared_networks():
+    """Return the networks that subjects are compared by: the stage's own, and those trained."""
+    trained = SETTINGS.section("train_decoder")["decoders"]
+    own = SETTINGS.section("evaluate_subjects")["decoders"]
+    return {name: trained[name] for name in NETWORKS} | own
+
+
 def stage_command(stage):
     """Return the shell command of a stage, from the inputs and outputs it declares."""
     interface = stage_interface(stage)
@@ -241,6 +258,9 @@ def targets(until):
     files |= set(collect(always, s=SUBJECTS))
     if "decode" in wanted:
         files |= set(collect("sub-{s}/decoding/sub-{s}_conditions.tsv", s=UNPICTURED))
+        files |= set(GROUP_CONDITIONS)
+    if "evaluate" in wanted and COMPARED:
+        files.add("group/subjects.tsv")
     group = until == "report" and SUBJECTS and config.get("group", True)
     return [*sorted(files), "group.html"] if group else sorted(files)
 

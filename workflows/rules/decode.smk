@@ -46,6 +46,24 @@ rule decode_conditions:
         details="sub-{subject}/decoding/sub-{subject}_conditions.json",
     log:
         "logs/decode_conditions/sub-{subject}.log",
+    threads: 4
+    params:
+        stage=stage_params("decode_conditions"),
+    shell:
+        stage_command("decode_conditions")
+
+
+rule decode_group_conditions:
+    """Tell the conditions of all subjects' trials apart, leaving people out."""
+    input:
+        trials=collect("sub-{s}/sub-{s}_trials.nc", s=UNPICTURED),
+        participants=PARTICIPANTS,
+    output:
+        table="group/conditions.tsv",
+        details="group/conditions.json",
+    log:
+        "logs/decode_conditions/conditions.log",
+    threads: 4
     params:
         stage=stage_params("decode_conditions"),
     shell:

@@ -39,3 +39,21 @@ rule evaluate_time:
         stage=stage_params("evaluate_time"),
     shell:
         stage_command("evaluate_time")
+
+
+rule evaluate_subjects:
+    """Score what other people's brains tell of each subject, and a few trials of its own."""
+    input:
+        trials=collect("sub-{s}/sub-{s}_trials.nc", s=COMPARED),
+        features=collect("sub-{s}/features/sub-{s}_split-train_features.nc", s=COMPARED),
+        test_features=collect("sub-{s}/features/sub-{s}_split-test_features.nc", s=COMPARED),
+        split=collect("sub-{s}/sub-{s}_split.tsv", s=COMPARED),
+    output:
+        table="group/subjects.tsv",
+        details="group/subjects.json",
+    log:
+        "logs/evaluate_subjects/group.log",
+    params:
+        stage=stage_params("evaluate_subjects", decoders=compared_networks()),
+    shell:
+        stage_command("evaluate_subjects")

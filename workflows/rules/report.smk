@@ -23,6 +23,8 @@ rule report_group:
     input:
         trials=collect("sub-{s}/sub-{s}_trials.nc", s=SUBJECTS),
         metrics=scores,
+        conditions=GROUP_CONDITIONS,
+        subjects=["group/subjects.tsv"] if COMPARED else [],
     output:
         report=report("group.html", caption="../report/group.rst", category="Group"),
         metrics="group/metrics.tsv",

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,25 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from afterimage.bids.stimuli import below_stimuli, path_checker, stimulus_id
+from afterimage.bids import event_rows
+from afterimage.bids.stimuli import path_checker, stimulus_id
 from afterimage.errors import InputError
 from afterimage.io.tables import Row, read_tsv
-
-#: Kinds of events (column ``trial_type``) that are no trials, however they are written
-#: ("Button-Press" is "buttonpress"). The argument ``trial_types`` of `read_events` overrides them.
-NOT_TRIALS = frozenset(
-    {
-        "na", "", "none", "null", "blank", "rest", "resting", "baseline", "fixation", "fix",
-        "fixationcross", "fixationpoint", "iti", "isi", "cue", "instruction", "instructions",
-        "response", "button", "buttonpress", "keypress", "feedback", "catch", "start", "end",
-        "pause", "break", "trigger", "dummy",
-    }
-)  # fmt: skip
-
-# Columns that say what was shown, the first one found is taken.
-_STIMULUS_COLUMNS = ("stimulus_id", "stim_file", "trial_type")
-
-_PICTURE = re.compile(r"\.(png|jpe?g|bmp|tiff?|gif|webp)$", flags=re.I)
 
 
 @dataclass(frozen=True)
@@ -101,7 +84,7 @@ def read_events(
         dropping ``stimuli/`` and the extension, with ``_`` for ``/``.
     trial_types : sequence of str
         Only events with one of these in ``trial_type`` are trials. Empty: every event is a trial
-        but those of `NOT_TRIALS` and those whose stimulus is ``n/a`` (fixation, responses).
+        but those of `event_rows.NOT_TRIALS` and those whose stimulus is ``n/a`` (fixation, responses).
     onset_column : str
         Column of the onsets in s.
     stimuli_dir : Path or None
@@ -121,38 +104,35 @@ def read_events(
         If a column is missing, a number is none, two trials start together, or no trial is left.
     """
     table = read_tsv(path, required=(onset_column, "duration"))
-    column = _stimulus_column(path, table, subject, stimulus_column)
+    column = event_rows.stimulus_column(path, table, subject, stimulus_column)
     numbered = list(enumerate(table, start=2))
-    trials, notes = _trials_only(numbered, column, trial_types, path, subject)
+    trials, notes = event_rows.trials_only(numbered, column, trial_types, path, subject)
     if not trials:
-        kinds = Counter(row.get("trial_type", row[column]) for row in table)
-        raise InputError(
-            "a run has no trials",
-            where=f"sub-{subject}, {path}",
-            found=f"{len(table)} events"
-            + "".join(f", {count} of {kind}" for kind, count in kinds.most_common(5)),
-            expected=f"events with a value in {column}"
-            + (f" and a trial_type among {', '.join(trial_types)}" if trial_types else ""),
-            fix="set stimulus_column or trial_types",
-        )
+        raise _no_trials(table, column, trial_types, f"sub-{subject}, {path}")
     rows = [row for _, row in trials]
-    files = [_file(row, column) for row in rows]
+    files = [event_rows.picture(row, column) for row in rows]
     check = path_checker(stimuli_dir)
     for file, (number, _) in zip(files, trials, strict=True):
         if file != "n/a":
             check(file, f"sub-{subject}, {path}, line {number}")
-    durations = [_duration(row, number, path, subject) for number, row in trials]
+    durations = [event_rows.duration(row, number, path, subject) for number, row in trials]
     if absent := sum(value is None for value in durations):
         notes.append(f"{absent} of {len(trials)} durations are n/a: taken as 0 s")
     events = Events(
         path=path,
         subject=subject,
         onsets_s=np.array(
-            [_number(row[onset_column], onset_column, n, path, subject) for n, row in trials]
+            [
+                event_rows.number(row[onset_column], onset_column, n, path, subject)
+                for n, row in trials
+            ]
         ),
         durations_s=np.array([value or 0.0 for value in durations]),
         stimulus=np.array(
-            [stimulus_id(row[column]) if _is_path(row, column) else row[column] for row in rows]
+            [
+                stimulus_id(row[column]) if event_rows.is_path(row, column) else row[column]
+                for row in rows
+            ]
         ),
         trial_type=np.array([row.get("trial_type", "n/a") for row in rows]),
         file=np.array(files),
@@ -162,99 +142,18 @@ def read_events(
     return _in_order(events, sample)
 
 
-def _stimulus_column(path: Path, table: list[Row], subject: str, wanted: str | None) -> str:
-    columns = list(table[0]) if table else []
-    if not table:
-        raise InputError(
-            "a run has no trials", where=f"sub-{subject}, {path}", found="a header and no events",
-            expected="one row an event", fix="write the events, or remove the run",
-        )  # fmt: skip
-    choices = (wanted,) if wanted else _STIMULUS_COLUMNS
-    for name in choices:
-        if name in columns:
-            return name
-    raise InputError(
-        "the events do not say what was shown",
-        where=f"sub-{subject}, {path}, line 1",
-        found=", ".join(columns),
-        expected=f"a column {' or '.join(choices)}",
-        fix="set stimulus_column to the column that tells stimuli apart",
-    )
-
-
-def _plain(kind: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", kind.lower())
-
-
-def _trials_only(
-    rows: list[tuple[int, Row]], column: str, trial_types: Sequence[str], path: Path, subject: str
-) -> tuple[list[tuple[int, Row]], list[str]]:
-    """Return the rows that are trials, and a note on what the others were."""
-    has_types = "trial_type" in rows[0][1]
-    if trial_types and not has_types:
-        raise InputError(
-            "trials are to be chosen by trial_type, and the events have no such column",
-            where=f"sub-{subject}, {path}, line 1", found=", ".join(rows[0][1]),
-            expected="a column trial_type", fix="leave trial_types empty, or add the column",
-        )  # fmt: skip
-
-    def is_trial(row: Row) -> bool:
-        if row[column].lower() in ("n/a", ""):
-            return False
-        if trial_types:
-            return row["trial_type"] in trial_types
-        kind = row.get("trial_type", "n/a") if column != "trial_type" else row[column]
-        # An event that names its stimulus is a trial also where its kind was left open.
-        unknown = column != "trial_type" and kind.lower() in ("n/a", "")
-        return unknown or _plain(kind) not in NOT_TRIALS
-
-    kept = [pair for pair in rows if is_trial(pair[1])]
-    others = [row for _, row in rows if not is_trial(row)]
-    if not others:
-        return kept, []
-    kinds = Counter(row.get("trial_type", row[column]) for row in others)
-    listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(8))
-    return kept, [f"{len(others)} of {len(rows)} events are no trials ({listed})"]
-
-
-def _is_path(row: Row, column: str) -> bool:
-    """Whether what was shown is said by the path of a picture: in stim_file, or a column like it."""
-    own = column not in _STIMULUS_COLUMNS and _PICTURE.search(row[column])
-    return column == "stim_file" or bool(own)
-
-
-def _file(row: Row, column: str) -> str:
-    """Return the picture of a trial, relative to ``stimuli/``."""
-    file = row[column] if _is_path(row, column) else row.get("stim_file", "n/a")
-    return "n/a" if file.lower() in ("n/a", "") else below_stimuli(file)
-
-
-def _number(text: str, column: str, line: int, path: Path, subject: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise InputError(
-            "a time of an event is not a number",
-            where=f"sub-{subject}, {path}, line {line}, column {column}", found=text,
-            expected="a number in s", fix="correct the cell, or remove the event",
-        )  # fmt: skip
-    return value
-
-
-def _duration(row: Row, line: int, path: Path, subject: str) -> float | None:
-    text = row["duration"]
-    if text.lower() == "n/a":
-        return None
-    value = _number(text, "duration", line, path, subject)
-    if value < 0:
-        raise InputError(
-            "the duration of an event is negative",
-            where=f"sub-{subject}, {path}, line {line}", found=f"{text} s",
-            expected="0 or more, in s", fix="correct the cell, or write n/a",
-        )  # fmt: skip
-    return value
+def _no_trials(
+    table: list[Row], column: str, trial_types: Sequence[str], where: str
+) -> InputError:
+    kinds = Counter(row.get("trial_type", row[column]) for row in table)
+    return InputError(
+        "a run has no trials", where=where,
+        found=f"{len(table)} events"
+        + "".join(f", {count} of {kind}" for kind, count in kinds.most_common(5)),
+        expected=f"events with a value in {column}"
+        + (f" and a trial_type among {', '.join(trial_types)}" if trial_types else ""),
+        fix="set stimulus_column or trial_types",
+    )  # fmt: skip
 
 
 def _in_order(events: Events, sample: str) -> Events:
@@ -278,7 +177,8 @@ def _in_order(events: Events, sample: str) -> Events:
     first_row: dict[tuple[float, str], int] = {}
     again = np.array([first_row.setdefault(pair, n) != n for n, pair in enumerate(pairs)])
     if again.any():
-        note = f"{again.sum()} trials have the onset and stimulus of another one: left out"
+        n = int(again.sum())
+        note = f"{n} trial{' has' if n == 1 else 's have'} the onset and stimulus of another one: left out"
         events = events.select(~again, note)
     together = np.flatnonzero(np.diff(events.onsets_s) < 1e-3)
     if len(together):
@@ -287,7 +187,8 @@ def _in_order(events: Events, sample: str) -> Events:
             "two trials start at the same time",
             where=where,
             found=f"{events.stimulus[first]} and {events.stimulus[first + 1]} at "
-            f"{events.onsets_s[first]:g} s, {len(together)} such pairs",
+            f"{events.onsets_s[first]:g} s"
+            + (f", and {len(together) - 1} more such pairs" if len(together) > 1 else ""),
             expected="one trial at a time",
             fix="say by trial_types which events are trials, or by stimulus_column what was shown",
         )

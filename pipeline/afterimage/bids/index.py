@@ -78,8 +78,9 @@ def index_dataset(
     """
     folders = _subject_folders(bids_dir)
     has_table = (bids_dir / "stimuli.tsv").is_file()
+    table: list[Row] | None = None
     if has_table:
-        read_tsv(bids_dir / "stimuli.tsv", required=("stimulus_id", "file"))
+        table = read_tsv(bids_dir / "stimuli.tsv", required=("stimulus_id", "file"))
     root = absolute(bids_dir)
     raw = (linked_raw_dataset(root) if is_fmriprep(root) else None) or root
     made = find_derivatives(list(dict.fromkeys((root, raw))), derivatives)
@@ -92,7 +93,7 @@ def index_dataset(
     )  # fmt: skip
     rows: list[Row] = []
     for name in folders:
-        rows += _subject_rows(bids_dir, name, scans, has_table)
+        rows += _subject_rows(bids_dir, name, scans, table)
     scanned = any(row["bold"] != "n/a" or row["recording"] != "n/a" for row in rows)
     if not (has_table or scanned or scans.seen["task"]):
         raise InputError(
@@ -137,7 +138,7 @@ def _subject_folders(bids_dir: Path) -> list[str]:
     return sorted(names, key=natural_key)
 
 
-def _subject_rows(bids_dir: Path, name: str, scans: Scans, has_table: bool) -> list[Row]:
+def _subject_rows(bids_dir: Path, name: str, scans: Scans, table: list[Row] | None) -> list[Row]:
     """Return the rows of one subject: prepared responses where there are any, else scans."""
     label = name.removeprefix("sub-")
     if not SUBJECT.fullmatch(name):
@@ -149,7 +150,7 @@ def _subject_rows(bids_dir: Path, name: str, scans: Scans, has_table: bool) -> l
     prepared = _prepared_row(bids_dir, name)
     if prepared["responses"] == prepared["trials"] == "n/a":
         return scan_rows(scans, label)
-    return [_checked(prepared, bids_dir, name, has_table)]
+    return [_checked(prepared, bids_dir, name, table)]
 
 
 def _prepared_row(bids_dir: Path, name: str) -> Row:
@@ -167,9 +168,10 @@ def _prepared_row(bids_dir: Path, name: str) -> Row:
     return row
 
 
-def _checked(row: Row, bids_dir: Path, name: str, has_table: bool) -> Row:
+def _checked(row: Row, bids_dir: Path, name: str, table: list[Row] | None) -> Row:
     """Complete the row of a subject with prepared responses: what is missing, and the modality."""
-    row |= {"source": "prepared", "stimuli": "yes"}
+    pictures = not table or any(stimulus["file"] != "n/a" for stimulus in table)
+    row |= {"source": "prepared", "stimuli": "yes" if pictures else "no"}
     missing = [column for column in ("responses", "trials") if row[column] == "n/a"]
     if missing:
         files = ", ".join(sorted(path.name for path in (bids_dir / name).iterdir())[:6])
@@ -180,7 +182,7 @@ def _checked(row: Row, bids_dir: Path, name: str, has_table: bool) -> Row:
             fix="add the files, or remove the folder",
         )  # fmt: skip
         return row | {"problem": one_line(error)}
-    if not has_table:
+    if table is None:
         error = InputError(
             "prepared responses need a table of stimuli", where=name, found="no stimuli.tsv",
             expected="stimuli.tsv with stimulus_id, file and optionally split",

@@ -12,6 +12,7 @@ from afterimage.stages.clean_meeg import Config as CleanMeeg
 from afterimage.stages.decode_conditions import Config as DecodeConditions
 from afterimage.stages.epoch_meeg import Config as EpochMeeg
 from afterimage.stages.evaluate import Config as Evaluate
+from afterimage.stages.evaluate_subjects import Config as EvaluateSubjects
 from afterimage.stages.evaluate_time import Config as EvaluateTime
 from afterimage.stages.extract_features import Config as ExtractFeatures
 from afterimage.stages.fit_responses import Config as FitResponses
@@ -28,6 +29,8 @@ NAMED_ENTRIES = (
     ("extract_features", "encoders"),
     ("train_decoder", "decoders"),
     ("reconstruct", "methods"),
+    ("decode_conditions", "classifiers"),
+    ("evaluate_subjects", "decoders"),
 )
 
 
@@ -50,6 +53,7 @@ class Config(Settings):
     reconstruct: Reconstruct = Reconstruct()
     evaluate: Evaluate = Evaluate()
     evaluate_time: EvaluateTime = EvaluateTime()
+    evaluate_subjects: EvaluateSubjects = EvaluateSubjects()
     report_subject: ReportSubject = ReportSubject()
     report_group: ReportGroup = ReportGroup()
 

@@ -150,8 +150,9 @@ def _table(model: type[BaseModel]) -> list[str]:
             rows.append(f"| `{name}` | one entry a name | {text} | {field.description} |")
             for member in members:
                 doc = (member.__doc__ or "").strip().splitlines()[0]
-                kind = member.model_fields["kind"].default
-                nested += [f"### {name}: `kind: {kind}`", "", doc, ""]
+                named = member.model_fields.get("kind")
+                told = f": `kind: {named.default}`" if named else ""
+                nested += [f"### {name}{told}", "", doc, ""]
                 nested += _table(member)
         else:
             kind = _type_name(field.annotation)

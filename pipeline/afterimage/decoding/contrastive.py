@@ -1,8 +1,10 @@
 """Contrastive decoding of images from M/EEG (Benchetrit et al. 2023, arXiv:2310.19812).
 
 The encoder is in `afterimage.networks.brain_module`, the loss in `afterimage.training.contrastive`.
-What differs: a small encoder by default; early stopping by the mean log rank of held-out concepts
-of the training part; blocks other than the target by ridge regression on the representation.
+What differs: a small encoder by default, which begins as a low-rank encoding model turned round
+(`afterimage.decoding.low_rank`), not at random; responses are whitened; early stopping by the mean
+log rank of held-out concepts of the training part; blocks other than the target by ridge
+regression on the representation.
 """
 
 from __future__ import annotations
@@ -23,15 +25,20 @@ class ContrastiveSettings(NetworkSettings):
     kind: Literal["contrastive"] = Field(
         "contrastive", description="Sensor attention, subject layers, dilated convolutions."
     )
-    n_virtual: int = Field(64, ge=1, description="Virtual channels of the sensor attention.")
-    n_hidden: int = Field(64, ge=1, description="Channels of the convolutions; 320 published.")
+    n_virtual: int = Field(
+        320, ge=1, description="Virtual channels of the sensor attention, at most the sensors."
+    )
+    n_hidden: int = Field(
+        32,
+        ge=1,
+        description="Channels of the convolutions, highest rank of the start; 320 published.",
+    )
     n_blocks: int = Field(1, ge=0, description="Blocks of two dilated convolutions; 5 published.")
     kernel: int = Field(3, ge=1, description="Taps of a convolution.")
-    n_aggregates: int = Field(4, ge=1, description="Weighted means over time a channel.")
-    n_cosines: int = Field(24, ge=1, description="Cosines of the weights over time.")
+    n_cosines: int = Field(48, ge=1, description="Cosines of the weights over time.")
     dropout: float = Field(0.3, ge=0, lt=1, description="Dropout before each block.")
     dropout_radius: float = Field(
-        0.1, ge=0, description="Sensors left out of a batch, within this many head widths."
+        0.0, ge=0, description="Sensors left out of a batch, within this many head widths."
     )
 
 
@@ -40,9 +47,10 @@ class ContrastiveDecoder(NetworkDecoder):
     """Brain module with a contrastive and a regression head."""
 
     settings: ContrastiveSettings
+    starts_low_rank = True
 
     def _network(
-        self, n_units: int, n_times: int, n_subjects: int, groups: np.ndarray, n_known: int
+        self, n_units: int, n_times: int, n_subjects: int, groups: np.ndarray, places: np.ndarray
     ) -> Any:
         import torch
 
@@ -51,14 +59,13 @@ class ContrastiveDecoder(NetworkDecoder):
         settings = self.settings
         return BrainModule(
             torch.from_numpy(groups.copy()),
-            n_known,
+            torch.from_numpy(places.copy()),
             n_times,
             n_subjects,
             n_virtual=settings.n_virtual,
             n_hidden=settings.n_hidden,
             n_blocks=settings.n_blocks,
             kernel=settings.kernel,
-            n_aggregates=settings.n_aggregates,
             n_cosines=settings.n_cosines,
             dropout=settings.dropout,
             dropout_radius=settings.dropout_radius,

@@ -35,7 +35,7 @@ class LinearResidualDecoder(NetworkDecoder):
     settings: LinearResidualSettings
 
     def _network(
-        self, n_units: int, n_times: int, n_subjects: int, groups: np.ndarray, n_known: int
+        self, n_units: int, n_times: int, n_subjects: int, groups: np.ndarray, places: np.ndarray
     ) -> Any:
         from afterimage.networks.projectors import LinearResidual
 

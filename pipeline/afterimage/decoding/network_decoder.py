@@ -1,4 +1,4 @@
-"""What the network decoders share: streaming, scaling, training, other blocks, adaptation, state."""
+"""What the network decoders share: fit, adaptation, prediction, scores and state."""
 
 from __future__ import annotations
 
@@ -12,10 +12,20 @@ from afterimage.decoding.layout import (
     flat_layout,
     sensor_places,
 )
-from afterimage.decoding.linear import prediction_gain, prediction_summary
+from afterimage.decoding.network_scaling import (
+    scaling_arrays,
+    stream_of,
+    subject_numbers,
+    target_scaling,
+)
 from afterimage.decoding.network_settings import NetworkSettings, checked_epochs
-from afterimage.decoding.readout import fit_readout, read_out
-from afterimage.decoding.streams import Stream, stream_statistics
+from afterimage.decoding.network_start import (
+    feature_components,
+    first_topographies,
+    start_low_rank,
+)
+from afterimage.decoding.network_training import fit_blocks, train_network
+from afterimage.decoding.readout import read_out
 from afterimage.errors import InputError
 
 if TYPE_CHECKING:
@@ -44,6 +54,7 @@ class NetworkDecoder:
     """
 
     needs_layout = True
+    starts_low_rank = False  # whether the network can begin with `afterimage.decoding.low_rank`
 
     def __init__(self, settings: NetworkSettings) -> None:
         self.settings = settings
@@ -52,7 +63,7 @@ class NetworkDecoder:
         self._model: Any = None
 
     def _network(
-        self, n_units: int, n_times: int, n_subjects: int, groups: np.ndarray, n_known: int
+        self, n_units: int, n_times: int, n_subjects: int, groups: np.ndarray, places: np.ndarray
     ) -> Any:
         """Return the untrained network: (signals, subjects, places) to a representation."""
         raise NotImplementedError
@@ -111,31 +122,34 @@ class NetworkDecoder:
         table, row = checked_epochs(
             responses, features, stimuli, held_out, layout, self.settings.target
         )
-        names, subject = self._subject_numbers(subjects, layout, len(stimuli))
+        names, subject = subject_numbers(subjects, layout, len(stimuli))
         plane, sensor_group = sensor_places(layout)
-        statistics = stream_statistics(responses, subject, len(names), layout, CHUNK)
-        self._state = self._scaling(names, statistics)
+        settings = self.settings
+        self._state = scaling_arrays(responses, subject, names, layout, settings)
         self._state |= {"plane": plane, "sensor_group": sensor_group}
-        self._state |= self._target_scaling(table[self.settings.target])
-        stream = self._stream(responses, layout, subject)
-        trials = self._trials(stream, table, row, subject, plane)
+        self._state |= target_scaling(table[settings.target])
+        trials = self._trials(responses, layout, table, row, subject, plane)
+        self._state |= feature_components(trials.targets, settings)
         concept = stimuli if concepts is None else np.asarray(concepts).astype(str)
         training, validation = held_out_groups(
-            concept, self.settings.validation_share, self.settings.random_state
+            concept, settings.validation_share, settings.random_state
         )
-        step = -(-len(validation) // self.settings.n_validation_max)
-        validation = validation[:: max(1, step)]
-        self._model = self._new_model(len(names), table[self.settings.target].shape[1])
-        self._train(
-            trials,
-            training,
-            validation,
-            self.settings.n_steps,
+        validation = validation[:: max(1, -(-len(validation) // settings.n_validation_max))]
+        self._model = self._new_model(len(names))
+        parts = (self._model, trials, training, validation)
+        if self.starts_low_rank:
+            times = np.asarray(layout.times_s, float)
+            self._state |= start_low_rank(*parts, self._state, times, settings)
+        train_network(
+            *parts,
+            settings,
+            settings.n_steps,
             device=device,
             checkpoint_folder=checkpoint_folder,
             on_progress=on_progress,
         )
-        self._fit_blocks(trials, table, training, validation)
+        arrays, self.cross_validation_ = fit_blocks(*parts, table, settings)
+        self._state |= arrays
         self._keep()
         return self
 
@@ -152,7 +166,8 @@ class NetworkDecoder:
     ) -> Self:
         """Add one new subject from few trials: only its subject layer is trained.
 
-        Takes what `fit` takes; the new layer starts as the mean of the others. The number of units
+        Takes what `fit` takes; the new layer starts as the mean of the others, or as the best
+        fit to the tuning and the time courses that the others share. The number of units
         and times must be those of the fit; the sensors of ``layout`` may lie elsewhere.
         """
         stimuli = np.asarray(groups).astype(str)
@@ -160,7 +175,7 @@ class NetworkDecoder:
         table, row = checked_epochs(
             responses, features, stimuli, held_out, layout, self.settings.target
         )
-        names, own = self._subject_numbers(subjects, layout, len(stimuli))
+        names, own = subject_numbers(subjects, layout, len(stimuli))
         if len(names) != 1 or names[0] in self.subjects:
             raise InputError(
                 "adaptation takes one new subject",
@@ -170,16 +185,23 @@ class NetworkDecoder:
             )
         self._check_units(responses, layout, "decoder adapt")
         number = len(self.subjects)
-        statistics = stream_statistics(responses, own, 1, layout, CHUNK)
-        self._state |= self._scaling(names, statistics, first=number)
+        self._state |= scaling_arrays(responses, own, names, layout, self.settings, number)
         subject = np.full(len(stimuli), number)
         plane, _ = sensor_places(layout)
-        trials = self._trials(self._stream(responses, layout, subject), table, row, subject, plane)
+        trials = self._trials(responses, layout, table, row, subject, plane)
         self._model.requires_grad_(False)
         self._model.network.subjects.add_subject()
         everything = np.arange(len(stimuli))
-        self._train(
-            trials, everything, everything[:0], self.settings.adaptation_steps, device=device
+        if self.starts_low_rank:
+            first_topographies(self._model, trials, number, self._state, self.settings)
+        train_network(
+            self._model,
+            trials,
+            everything,
+            everything[:0],
+            self.settings,
+            self.settings.adaptation_steps,
+            device=device,
         )
         self._model.requires_grad_(True)
         self._keep()
@@ -222,7 +244,7 @@ class NetworkDecoder:
         layout: LayoutLike | None = None,
         subjects: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Cosine between the embedding and each candidate's features of the target block.
+        """Cosine between the embedding and each candidate's features, projected to where they meet.
 
         The candidates are centred on the mean of the training stimuli.
 
@@ -238,6 +260,7 @@ class NetworkDecoder:
         """
         parts = [embedding for _, embedding, _ in self._encoded(responses, layout, subjects)]
         candidates = gallery[self.settings.target] - self._state["target_mean"]
+        candidates = candidates @ self._state["network/images.weight"].T
         rows = [np.concatenate(parts), candidates]
         left, right = (
             block / np.maximum(np.linalg.norm(block, axis=1, keepdims=True), 1e-12)
@@ -257,8 +280,7 @@ class NetworkDecoder:
 
         decoder = cls(settings)
         decoder._state = {key: np.array(value) for key, value in sorted(state.items())}
-        n_features = len(decoder._state["target_mean"])
-        decoder._model = decoder._new_model(len(decoder.subjects), n_features)
+        decoder._model = decoder._new_model(len(decoder.subjects))
         weights = {
             key.removeprefix("network/"): torch.from_numpy(value.copy())
             for key, value in decoder._state.items()
@@ -279,51 +301,10 @@ class NetworkDecoder:
                 expected=f"(n_trials, {n_units} units * {n_times} times)",
             )
 
-    @staticmethod
-    def _subject_numbers(
-        subjects: np.ndarray | None, layout: LayoutLike, n_trials: int
-    ) -> tuple[list[str], np.ndarray]:
-        if subjects is None:
-            return [str(layout.subject)], np.zeros(n_trials, np.int64)
-        names, number = np.unique(np.asarray(subjects).astype(str), return_inverse=True)
-        return [str(name) for name in names], number.astype(np.int64)
-
-    @staticmethod
-    def _scaling(
-        names: list[str], statistics: tuple[np.ndarray, np.ndarray], first: int = 0
-    ) -> dict[str, np.ndarray]:
-        mean, scale = statistics
-        arrays = {}
-        for number, name in enumerate(names):
-            arrays[f"unit_mean/{first + number:04d}/{name}"] = mean[number]
-            arrays[f"unit_scale/{first + number:04d}/{name}"] = scale[number]
-        return arrays
-
-    @staticmethod
-    def _target_scaling(block: np.ndarray) -> dict[str, np.ndarray]:
-        mean = block.mean(0, dtype=np.float64)
-        scale = np.sqrt(((block - mean) ** 2).mean()) or 1.0
-        return {
-            "target_mean": mean.astype(np.float32),
-            "target_scale": np.array([scale], np.float32),
-        }
-
-    def _stream(self, responses: Any, layout: LayoutLike, subject: np.ndarray) -> Stream:
-        def stacked(prefix: str) -> np.ndarray:
-            return np.stack([v for k, v in sorted(self._state.items()) if k.startswith(prefix)])
-
-        return Stream(
-            responses,
-            layout,
-            subject,
-            mean=stacked("unit_mean/"),
-            scale=stacked("unit_scale/"),
-            clamp=self.settings.clamp,
-        )
-
     def _trials(
         self,
-        stream: Stream,
+        responses: Any,
+        layout: LayoutLike,
         table: Mapping[str, np.ndarray],
         row: np.ndarray,
         subject: np.ndarray,
@@ -331,110 +312,29 @@ class NetworkDecoder:
     ) -> Any:
         from afterimage.training.contrastive import Trials
 
-        targets = (table[self.settings.target] - self._state["target_mean"]) / self._state[
-            "target_scale"
-        ]
+        state = self._state
+        stream = stream_of(state, responses, layout, subject, self.settings.clamp)
+        targets = (table[self.settings.target] - state["target_mean"]) / state["target_scale"]
         return Trials(stream, row.astype(np.int64), subject, targets.astype(np.float32), plane)
 
-    def _new_model(self, n_subjects: int, n_features: int) -> Any:
+    def _new_model(self, n_subjects: int) -> Any:
         import torch
 
         from afterimage.training.contrastive import BrainToImage
 
         n_units, n_times = next(v for k, v in self._state.items() if k[:10] == "unit_mean/").shape
-        n_known = int(np.isfinite(self._state["plane"]).all(1).sum())
+        components = self._state["components"]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.settings.random_state)
             network = self._network(
-                n_units, n_times, n_subjects, self._state["sensor_group"], n_known
+                n_units, n_times, n_subjects, self._state["sensor_group"], self._state["plane"]
             )
-            return BrainToImage(network, n_features, self.settings.contrastive_weight)
-
-    def _train(
-        self,
-        trials: Any,
-        training: np.ndarray,
-        validation: np.ndarray,
-        n_steps: int,
-        **options: Any,
-    ) -> None:
-        from afterimage.training.contrastive import fit_encoder
-        from afterimage.training.loop import LoopSettings
-
-        settings = self.settings
-        loop = LoopSettings(
-            n_steps=n_steps,
-            batch_size=min(settings.batch_size, len(training)),
-            learning_rate=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            warmup_steps=min(20, n_steps // 4),
-            ema_decay=settings.ema_decay,
-            bf16=options["device"] == "cuda",
-            checkpoint_every=max(1, min(500, n_steps // 4)),
-        )
-        fit_encoder(
-            self._model,
-            trials,
-            training,
-            validation,
-            loop,
-            every=settings.evaluate_every,
-            patience=settings.patience,
-            random_state=settings.random_state,
-            chunk=CHUNK,
-            **options,
-        )
-
-    def _fit_blocks(
-        self,
-        trials: Any,
-        table: Mapping[str, np.ndarray],
-        training: np.ndarray,
-        validation: np.ndarray,
-    ) -> None:
-        """Fit the readouts on trained trials; judge them on held-out concepts."""
-        from afterimage.training.contrastive import encode, ranks
-
-        settings = self.settings
-        pieces = [validation[i : i + CHUNK] for i in range(0, len(validation), CHUNK)]
-        encoded = [encode(self._model, trials, piece) for piece in pieces]
-        representation, embedding, guess = (
-            np.concatenate(parts) for parts in zip(*encoded, strict=True)
-        )
-        blocks = {name: block - block.mean(0, dtype=np.float64) for name, block in table.items()}
-        arrays, predicted = fit_readout(
-            lambda part: encode(self._model, trials, part)[0],
-            training,
-            (representation, validation),
-            trials.stimulus,
-            blocks,
-            settings.alphas,
-            CHUNK,
-        )
-        self._state |= arrays
-        own = trials.stimulus[validation]
-        for name, block in table.items():
-            truth, made = blocks[name][own], predicted[name]
-            by = "ridge on the representation"
-            if name == settings.target:
-                head = guess * self._state["target_scale"]
-                if ((head - truth) ** 2).sum() <= ((made - truth) ** 2).sum():
-                    made, by = head, "regression head"
-                    del self._state[f"coef/{name}"]
-            mode = "none" if name in settings.keep_shrunk else settings.rescale
-            gain = prediction_gain(made, truth, mode)
-            self._state[f"mean/{name}"] = block.mean(0, dtype=np.float64).astype(np.float32)
-            self._state[f"gain/{name}"] = gain
-            summary = prediction_summary(made, truth)
-            self.cross_validation_[name] = {**summary, "gain": gain, "predicted_by": by}
-        candidates, row = np.unique(own, return_inverse=True)
-        found = ranks(embedding, trials.targets[candidates], row)
-        self.cross_validation_[settings.target] |= {
-            "top1": float((found < 1).mean()),
-            "top5": float((found < 5).mean()),
-            "n_candidates": float(len(candidates)),
-            "n_trials": float(len(own)),
-        }
+            model = BrainToImage(
+                network, components.shape[1], len(components), self.settings.contrastive_weight
+            )
+        with torch.no_grad():
+            model.images.weight.copy_(torch.from_numpy(components.copy()))
+        return model
 
     def _read(self, name: str, encoded: np.ndarray, guess: np.ndarray) -> np.ndarray:
         """Centred prediction of one block, before its gain."""
@@ -473,7 +373,7 @@ class NetworkDecoder:
         if subjects is None and (layout is None or len(known) == 1):
             names, number = [known[0]], np.zeros(len(responses), np.int64)
         else:
-            names, number = self._subject_numbers(subjects, asked, len(responses))
+            names, number = subject_numbers(subjects, asked, len(responses))
         if (layout is None and subjects is None and len(known) > 1) or set(names) - set(known):
             raise InputError(
                 "the subject of the responses is not one the decoder knows",
@@ -483,10 +383,9 @@ class NetworkDecoder:
                 fix="adapt the decoder to the new subject first",
             )
         subject = np.array([known.index(name) for name in names], np.int64)[number]
-        stream = self._stream(responses, asked, subject)
         blank = np.zeros((1, len(self._state["target_mean"])), np.float32)
         table = {self.settings.target: blank}
-        trials = self._trials(stream, table, np.zeros(len(subject)), subject, plane)
+        trials = self._trials(responses, asked, table, np.zeros(len(subject)), subject, plane)
         for start in range(0, len(subject), CHUNK):
             piece = np.arange(start, min(start + CHUNK, len(subject)))
             yield encode(self._model, trials, piece)

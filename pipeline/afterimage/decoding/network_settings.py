@@ -25,15 +25,23 @@ class NetworkSettings(Settings):
     contrastive_weight: float = Field(
         0.75, ge=0, le=1, description="lambda of lambda * CLIP + (1 - lambda) * MSE."
     )
-    n_steps: int = Field(400, ge=1, description="Optimiser steps at most.")
-    batch_size: int = Field(128, ge=2, description="Trials a step; the others are the negatives.")
+    n_embedding: int = Field(
+        64, ge=1, description="Dimensions, at first principal components, where images are sought."
+    )
+    n_steps: int = Field(600, ge=1, description="Optimiser steps at most.")
+    batch_size: int = Field(256, ge=2, description="Trials a step; the others are the negatives.")
     learning_rate: float = Field(1e-3, gt=0, description="Highest learning rate of AdamW.")
-    weight_decay: float = Field(0.05, ge=0, description="Decoupled weight decay of AdamW.")
+    weight_decay: float = Field(1.0, ge=0, description="Decoupled weight decay of AdamW.")
     ema_decay: float = Field(0.98, ge=0, lt=1, description="Decay of averaged weights a step.")
     validation_share: float = Field(
-        0.15, gt=0, lt=1, description="Share of training concepts held out for early stopping."
+        0.1, gt=0, lt=1, description="Share of training concepts held out for early stopping."
     )
     n_validation_max: int = Field(2000, ge=1, description="Trials looked at for early stopping.")
+    n_statistics_max: int = Field(
+        20000,
+        ge=2,
+        description="Trials that scaling, whitening, start and readouts are fitted on.",
+    )
     evaluate_every: int = Field(20, ge=1, description="Steps between two looks at them.")
     patience: int = Field(8, ge=1, description="Looks without gain after which training stops.")
     adaptation_steps: int = Field(100, ge=1, description="Steps of adapting to a new subject.")

@@ -67,64 +67,138 @@ def read_trials(responses: Any, indices: np.ndarray, layout: LayoutLike) -> np.n
     return in_units_and_times(responses[sorted_], layout)[place]
 
 
-def stream_statistics(
-    responses: Any, subject: np.ndarray, n_subjects: int, layout: LayoutLike, chunk: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean response and the scale of each unit, for each subject, in one pass.
+SHRINKAGE = 0.01  # of covariances that responses are whitened by, towards the mean variance
+N_TIME_MAX = 2000  # trials that the covariance over times is estimated from
 
-    Returns
-    -------
-    mean : float32, (n_subjects, n_units, n_times)
-        Mean over trials.
-    scale : float32, (n_subjects, n_units)
-        Standard deviation around that mean over trials and times; infinite for a unit that never
-        changes, which is thereby zero ever after.
-    """
-    shape = (n_subjects, int(layout.n_units), int(layout.n_times))
+
+@dataclass(frozen=True)
+class Statistics:
+    """What responses are standardised by."""
+
+    mean: np.ndarray  # float32 (n_subjects, n_units, n_times), over trials
+    #: float32 (n_subjects, n_units), standard deviation around the mean; infinite for a unit that
+    #: never changes, which is thereby zero ever after
+    scale: np.ndarray
+    #: float32 (n_subjects, n_units, n_units), inverse root of the covariance of scaled units
+    space: np.ndarray
+
+
+def spread(subject: np.ndarray, n_max: int) -> np.ndarray:
+    """Return at most ``n_max`` trials, in order: as many of each subject, evenly spread."""
+    numbers = np.unique(subject)
+    chosen = []
+    for number in numbers:
+        rows = np.flatnonzero(subject == number)
+        step = max(1.0, len(rows) / max(1, n_max // len(numbers)))
+        chosen.append(rows[np.arange(0, len(rows), step).astype(np.int64)])
+    return np.sort(np.concatenate(chosen))
+
+
+def stream_statistics(
+    responses: Any,
+    subject: np.ndarray,
+    n_subjects: int,
+    layout: LayoutLike,
+    chunk: int,
+    rows: np.ndarray,
+) -> Statistics:
+    """Mean, scale and whitening over units, for each subject, in one pass over ``rows``."""
+    n_units, n_times = int(layout.n_units), int(layout.n_times)
+    shape = (n_subjects, n_units, n_times)
     total, squares = np.zeros(shape), np.zeros(shape)
-    count = np.bincount(subject, minlength=n_subjects)[:, None, None]
+    # without a time axis there is one value a unit, and often too many units
+    product = np.zeros((n_subjects, n_units, n_units)) if n_times > 1 else None
+    count = np.bincount(subject[rows], minlength=n_subjects)[:, None, None]
     shift = np.zeros(shape)  # a first trial: squares of large offsets would lose digits
     for number in range(n_subjects):
-        first = np.flatnonzero(subject == number)[:1]
+        first = rows[np.flatnonzero(subject[rows] == number)[:1]]
         shift[number] = read_trials(responses, first, layout)[0]
-    for start in range(0, len(subject), chunk):
-        rows = np.arange(start, min(start + chunk, len(subject)))
-        values = read_trials(responses, rows, layout).astype(np.float64)
-        if not np.isfinite(values).all():
-            raise InputError(
-                "a value that is not finite",
-                where="decoder fit",
-                found="responses",
-                expected="finite numbers",
-                fix="leave out the units or trials that have missing values",
-            )
-        values -= shift[subject[rows]]
-        for number in np.unique(subject[rows]):
-            part = values[subject[rows] == number]
+    for start in range(0, len(rows), chunk):
+        some = rows[start : start + chunk]
+        values = read_trials(responses, some, layout).astype(np.float64)
+        check_finite(values)
+        values -= shift[subject[some]]
+        for number in np.unique(subject[some]):
+            part = values[subject[some] == number]
             total[number] += part.sum(0)
             squares[number] += (part**2).sum(0)
+            if product is not None:
+                flat = part.transpose(1, 0, 2).reshape(n_units, -1)
+                product[number] += flat @ flat.T
     mean = total / count
     scale = np.sqrt(np.maximum(squares / count - mean**2, 0).mean(2))
-    mean = mean + shift
-    scale[scale <= 1e-7 * np.abs(mean).max(2)] = np.inf
+    space = np.zeros((n_subjects, 0, 0))
+    centre = mean + shift
+    scale[scale <= 1e-7 * np.abs(centre).max(2)] = np.inf
     scale[scale == 0] = np.inf
-    return mean.astype(np.float32), scale.astype(np.float32)
+    if product is not None:
+        inner = np.einsum("sut,svt->suv", mean, mean)
+        covariance = (product / count - inner) / n_times
+        covariance /= scale[:, :, None] * scale[:, None, :]
+        space = np.stack([inverse_root(one) for one in covariance])
+    parts = (centre.astype(np.float32), scale.astype(np.float32), space.astype(np.float32))
+    return Statistics(*parts)
+
+
+def inverse_root(covariance: np.ndarray) -> np.ndarray:
+    """Symmetric inverse root of a covariance, shrunk towards its mean variance."""
+    level = max(float(np.trace(covariance)) / len(covariance), 1e-12)
+    values, vectors = np.linalg.eigh(covariance / level)
+    values = (1 - SHRINKAGE) * np.maximum(values, 0) + SHRINKAGE
+    root: np.ndarray = (vectors / np.sqrt(level * values)) @ vectors.T
+    return root
+
+
+def whitening_over_times(stream: Stream, rows: np.ndarray, chunk: int) -> np.ndarray:
+    """Inverse root of the covariance over times, (n_times, n_times), of a stream without one."""
+    n_times = stream.mean.shape[2]
+    product: np.ndarray = np.zeros((n_times, n_times))
+    rows = rows[:: max(1, len(rows) // N_TIME_MAX)]
+    for start in range(0, len(rows), chunk):
+        flat = stream(rows[start : start + chunk]).reshape(-1, n_times)
+        product += flat.T @ flat
+    return inverse_root(product / max(1, len(rows) * stream.mean.shape[1])).astype(np.float32)
+
+
+def check_finite(values: np.ndarray) -> None:
+    """Raise InputError for a missing value."""
+    if not np.isfinite(values).all():
+        raise InputError(
+            "a value that is not finite",
+            where="decoder fit",
+            found="responses",
+            expected="finite numbers",
+            fix="leave out the units or trials that have missing values",
+        )
 
 
 @dataclass(frozen=True)
 class Stream:
-    """Standardised trials, read when called; see `afterimage.training.contrastive`."""
+    """Standardised and whitened trials, read when called; see `afterimage.training.contrastive`."""
 
     responses: Any
     layout: LayoutLike
     subject: np.ndarray  # (n_trials,)
-    mean: np.ndarray  # (n_subjects, n_units, n_times)
-    scale: np.ndarray  # (n_subjects, n_units)
+    statistics: Statistics
     clamp: float
+    time: np.ndarray | None = None  # (n_times, n_times)
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean over trials, (n_subjects, n_units, n_times)."""
+        return self.statistics.mean
 
     def __call__(self, indices: np.ndarray) -> np.ndarray:
         """Return float32 (n, n_units, n_times)."""
         values = read_trials(self.responses, indices, self.layout)
+        check_finite(values)
         number = self.subject[indices]
-        values = (values - self.mean[number]) / self.scale[number][:, :, None]
-        return np.clip(values, -self.clamp, self.clamp).astype(np.float32)
+        values = (values - self.mean[number]) / self.statistics.scale[number][:, :, None]
+        values = np.clip(values, -self.clamp, self.clamp)
+        if self.statistics.space.size:
+            for one in np.unique(number):
+                own = number == one
+                values[own] = self.statistics.space[one] @ values[own]
+        if self.time is not None:
+            values = values @ self.time
+        return values.astype(np.float32)

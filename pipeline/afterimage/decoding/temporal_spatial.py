@@ -37,7 +37,7 @@ class TemporalSpatialDecoder(NetworkDecoder):
     settings: TemporalSpatialSettings
 
     def _network(
-        self, n_units: int, n_times: int, n_subjects: int, groups: np.ndarray, n_known: int
+        self, n_units: int, n_times: int, n_subjects: int, groups: np.ndarray, places: np.ndarray
     ) -> Any:
         from afterimage.networks.projectors import TemporalSpatial
 

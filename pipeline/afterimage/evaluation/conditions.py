@@ -17,11 +17,11 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from afterimage.errors import InputError
+from afterimage.evaluation.group_folds import Folds, permute_labels
 
 METRICS = ("auc", "balanced_accuracy")
 #: What is drawn with replacement for an interval.
 Resampled = Literal["groups", "trials"]
-Folds = list[tuple[np.ndarray, np.ndarray]]
 
 
 class Classifier(Protocol):
@@ -67,76 +67,6 @@ class Score:
         return self.ci_low > self.chance
 
 
-def leave_groups_out(labels: np.ndarray, groups: np.ndarray, n_folds: int = 6) -> Folds:
-    """Return folds of rows (train, test) in which no group is on both sides.
-
-    One group a fold where every group holds every class. Where the label belongs to the group
-    (patients and controls), groups are dealt into ``n_folds`` folds, fewer with few groups, each
-    with groups of every class.
-
-    Parameters
-    ----------
-    labels, groups : array of shape (n_trials,)
-    n_folds : int
-    """
-    names = np.unique(groups)
-    if len(names) < 2:
-        raise InputError(
-            "no group of trials can be left out", found=f"one group: {names.tolist()}",
-            expected="trials of at least two runs, sessions or people",
-            fix="choose another column of groups",
-        )  # fmt: skip
-    if not label_of_group(labels, groups):
-        return [
-            (np.flatnonzero(groups != name), np.flatnonzero(groups == name))
-            for name in names
-            if len(np.unique(labels[groups != name])) == len(np.unique(labels))
-        ]
-    by_class = [np.unique(groups[labels == label]) for label in np.unique(labels)]
-    fewest = min(len(members) for members in by_class)
-    if fewest < 2:
-        raise InputError(
-            "a label of people needs at least two people a class",
-            found=f"{fewest} in the smallest class", expected="2 or more",
-            fix="add people, or decode something that changes within a person",
-        )  # fmt: skip
-    n = min(n_folds, fewest)
-    fold_of = {
-        name: index % n for members in by_class for index, name in enumerate(members.tolist())
-    }
-    fold = np.array([fold_of[name] for name in groups.tolist()])
-    return [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(n)]
-
-
-def random_folds(labels: np.ndarray, n_folds: int = 6, random_state: int = 0) -> Folds:
-    """Return folds of trials drawn at random within classes: what leaks the person or the run."""
-    from sklearn.model_selection import StratifiedKFold
-
-    smallest = np.unique(labels, return_counts=True)[1].min()
-    splitter = StratifiedKFold(min(n_folds, smallest), shuffle=True, random_state=random_state)
-    return list(splitter.split(labels, labels))
-
-
-def label_of_group(labels: np.ndarray, groups: np.ndarray) -> bool:
-    """Tell whether no group holds more than one class, so that the label is the group's own."""
-    return all(len(np.unique(labels[groups == name])) == 1 for name in np.unique(groups))
-
-
-def permute_labels(
-    labels: np.ndarray, groups: np.ndarray, random: np.random.Generator
-) -> np.ndarray:
-    """Permute labels within groups; over whole groups where the label is the group's own."""
-    names, index = np.unique(groups, return_inverse=True)
-    if label_of_group(labels, groups):
-        own = np.array([labels[groups == name][0] for name in names])
-        return np.asarray(random.permutation(own)[index])
-    permuted = labels.copy()
-    for group in range(len(names)):
-        rows = np.flatnonzero(index == group)
-        permuted[rows] = labels[random.permutation(rows)]
-    return permuted
-
-
 @dataclass(frozen=True)
 class Decoding:
     """Cross-validated evidence on every trial.
@@ -170,6 +100,7 @@ def cross_validate(
     *,
     n_permutations: int = 0,
     random_state: int = 0,
+    n_jobs: int = 1,
 ) -> Decoding:
     """Fit on the training trials of every fold and weigh the evidence on those left out.
 
@@ -185,34 +116,69 @@ def cross_validate(
         Further passes with labels permuted by `permute_labels`.
     random_state : int
 
+    n_jobs : int
+        Processes; the result does not depend on it.
+
     Returns
     -------
     Decoding
     """
     features = classifier.extract(trials)
     random = np.random.default_rng(random_state)
-    labellings = [labels, *(permute_labels(labels, groups, random) for _ in range(n_permutations))]
-    found = np.full((len(labellings), len(labels), int(labels.max()) + 1), np.nan)
-    for train, test in folds:
-        transformer = classifier.label_free().fit(features[train])
-        known, asked = (
-            transformer.transform(features[train]),
-            transformer.transform(features[test]),
-        )
-        for number, labelling in enumerate(labellings):
-            # A permuted class may be absent from a training part: it is then the least likely.
-            if len(np.unique(labelling[train])) < 2:
-                found[number, test] = 0.0
-                continue
-            model = classifier.fit_model(known, labelling[train])
-            evidence = np.asarray(model.decision_function(asked), np.float64)
-            if evidence.ndim == 1:
-                evidence = np.stack([-evidence, evidence], axis=1)
-            found[number, test] = evidence.min() - 1
-            found[number, test[:, None], np.asarray(model.classes_, int)] = evidence
+    permuted = [permute_labels(labels, groups, random) for _ in range(n_permutations)]
+    labellings = np.array([labels, *permuted])
+    n_blocks = min(len(labellings), -(-n_jobs // len(folds)))
+    tasks = [
+        (fold, block)
+        for fold in folds
+        for block in np.array_split(np.arange(len(labellings)), n_blocks)
+    ]
+    n_classes = int(labels.max()) + 1
+    parts = each(
+        n_jobs,
+        fold_evidence,
+        [(classifier, features, labellings[block], n_classes, fold) for fold, block in tasks],
+    )
+    found = np.full((len(labellings), len(labels), n_classes), np.nan)
+    for ((_, test), block), evidence in zip(tasks, parts, strict=True):
+        found[np.ix_(block, test)] = evidence
     return Decoding(
         folds, labels, groups, found[0], list(zip(labellings[1:], found[1:], strict=True))
     )
+
+
+def each(n_jobs: int, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """Call a function with each of several sets of arguments, in processes where asked."""
+    if n_jobs == 1 or len(calls) == 1:
+        return [function(*call) for call in calls]
+    from joblib import Parallel, delayed
+
+    return list(Parallel(n_jobs=n_jobs)(delayed(function)(*call) for call in calls))
+
+
+def fold_evidence(
+    classifier: Classifier,
+    features: np.ndarray,
+    labellings: np.ndarray,
+    n_classes: int,
+    fold: tuple[np.ndarray, np.ndarray],
+) -> np.ndarray:
+    """Evidence on the test trials of one fold for each labelling, (n_labellings, n_test, n_classes)."""
+    train, test = fold
+    transformer = classifier.label_free().fit(features[train])
+    known, asked = (transformer.transform(features[part]) for part in (train, test))
+    found = np.zeros((len(labellings), len(test), n_classes))
+    for number, labelling in enumerate(labellings):
+        # A permuted class may be absent from a training part: it is then the least likely.
+        if len(np.unique(labelling[train])) < 2:
+            continue
+        model = classifier.fit_model(known, labelling[train])
+        evidence = np.asarray(model.decision_function(asked), np.float64)
+        if evidence.ndim == 1:
+            evidence = np.stack([-evidence, evidence], axis=1)
+        found[number] = evidence.min() - 1
+        found[number][:, np.asarray(model.classes_, int)] = evidence
+    return found
 
 
 def score(
@@ -249,7 +215,7 @@ def score(
         )  # fmt: skip
     compute = _METRICS[metric]
     values = {
-        name: float(compute(decoding.labels[rows], decoding.evidence[rows], _ones(rows))[0])
+        name: float(compute(decoding.labels[rows], decoding.evidence[rows], ones(rows))[0])
         for name, rows in cells
     }
     observed = float(np.mean(list(values.values())))
@@ -258,12 +224,11 @@ def score(
         np.quantile(means, [(1 - level) / 2, (1 + level) / 2]) if len(means) else (np.nan,) * 2
     )
     theory = 0.5 if metric == "auc" else 1 / decoding.evidence.shape[1]
+    # With whole groups relabelled, every group left out may be of one class: nothing to score.
     null = np.array([
-        np.mean([
-            compute(labels[rows], evidence[rows], _ones(rows))[0]
-            for _, rows in _cells(decoding, labels)
-        ])
+        np.mean([compute(labels[rows], evidence[rows], ones(rows))[0] for _, rows in parts])
         for labels, evidence in decoding.null
+        if (parts := _cells(decoding, labels))
     ])  # fmt: skip
     chance, chance_low, chance_high, p = theory, np.nan, np.nan, np.nan
     if len(null):
@@ -288,7 +253,8 @@ def _cells(decoding: Decoding, labels: np.ndarray) -> list[tuple[str, np.ndarray
     ]
 
 
-def _ones(rows: np.ndarray) -> np.ndarray:
+def ones(rows: np.ndarray) -> np.ndarray:
+    """Return the weights of trials that count once, (1, n_rows)."""
     return np.ones((1, len(rows)))
 
 
@@ -352,7 +318,7 @@ def _bootstrap(
         if len(cells) < 2:
             return np.empty(0)
         values = np.array([
-            compute(labels[rows], evidence[rows], _ones(rows))[0] for _, rows in cells
+            compute(labels[rows], evidence[rows], ones(rows))[0] for _, rows in cells
         ])  # fmt: skip
         drawn = random.integers(0, len(values), size=(n_bootstraps, len(values)))
         return np.asarray(values[drawn].mean(axis=1))

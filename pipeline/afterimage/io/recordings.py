@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import re
+import struct
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from afterimage.errors import InputError
+from afterimage.io.tables import read_tsv
 
 if TYPE_CHECKING:
     import mne
 
 # Bytes of one value in the binary formats of BrainVision.
 _BRAINVISION_BYTES = {"INT_16": 2, "UINT_16": 2, "INT_32": 4, "IEEE_FLOAT_32": 4}
+# Sampling rates of a header and a sidecar that differ by more than this share contradict each other.
+_RATE_TOLERANCE = 0.01
 
 
 @dataclass
@@ -42,7 +48,8 @@ def open_recording(path: Path, sidecar: Mapping[str, Any], where: str) -> Record
     path : Path
         The file or folder that mne-bids reads: .vhdr, .edf, .bdf, .set, .fif, .ds and others.
     sidecar : dict
-        What the JSON files that apply to it say; ``RecordingDuration`` is checked.
+        What the JSON files that apply to it say; ``RecordingDuration`` and ``SamplingFrequency``
+        are checked.
     where : str
         Subject and file, for messages.
 
@@ -65,7 +72,8 @@ def open_recording(path: Path, sidecar: Mapping[str, Any], where: str) -> Record
             "a recording is missing", where=where, found="no such file", expected="the recording",
             fix="add the file; fetch it if it is a link, for example with: datalad get",
         )  # fmt: skip
-    _check_size(path, where)
+    if not path.is_dir():
+        _check_size(path, where)
     place = mne_bids.get_bids_path_from_fname(path, check=False, verbose="error")
     # Recordings with internal active shielding are read as they are; SSS may follow.
     extra = {"allow_maxshield": "yes"} if path.suffix == ".fif" else None
@@ -77,8 +85,8 @@ def open_recording(path: Path, sidecar: Mapping[str, Any], where: str) -> Record
     except MemoryError:
         raise
     except Exception as error:
-        raise _unreadable(error, where) from error
-    _check_duration(raw, sidecar, where)
+        raise _unreadable(error, place, where) from error
+    _check_sidecar(raw, sidecar, where)
     files = {}
     if "meg" in raw:
         for key in ("meg_calibration_fpath", "meg_crosstalk_fpath"):
@@ -90,43 +98,120 @@ def open_recording(path: Path, sidecar: Mapping[str, Any], where: str) -> Record
     return Recording(raw, files.get("meg_calibration_fpath"), files.get("meg_crosstalk_fpath"))
 
 
-def _unreadable(error: Exception, where: str) -> InputError:
+def _unreadable(error: Exception, place: Any, where: str) -> InputError:
     text = " ".join(str(error).split())[:300] or type(error).__name__
-    if ("channel" in text.lower() and "mismatch" in text.lower()) or "channels.tsv" in text:
+    if "Channel mismatch" in text:
         return InputError(
-            "the table of channels does not fit its recording", where=where, found=text,
-            expected="the names of the recording, in its order, in channels.tsv",
+            "the table of channels does not fit its recording", where=where,
+            found=_mismatch(place), expected="the names of the recording, in its order",
             fix="correct channels.tsv, or rename the channels of the recording",
         )  # fmt: skip
     return InputError(
-        "a recording cannot be read", where=where, found=text,
+        "a recording cannot be read", where=where, found=f"the reader says: {text}",
         expected="a complete recording in a format of BIDS",
         fix="copy the file again from its source; it may be cut off or damaged",
     )  # fmt: skip
 
 
+def _mismatch(place: Any) -> str:
+    """Say which names only the recording, or only its table of channels, has."""
+    import warnings
+
+    import mne_bids
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        raw = mne_bids.read_raw_bids(place, on_ch_mismatch="warn", verbose="error")
+    table = place.copy().update(suffix="channels", extension=".tsv").fpath
+    listed = [row["name"] for row in read_tsv(Path(table), required=("name",))]
+    sides = {
+        "only in channels.tsv": [name for name in listed if name not in raw.ch_names],
+        "only in the recording": [name for name in raw.ch_names if name not in listed],
+    }
+    said = [f"{side}: {', '.join(names[:8])}" for side, names in sides.items() if names]
+    return "; ".join(said) or "the same names in another order"
+
+
 def _check_size(path: Path, where: str) -> None:
     """Raise if a file is shorter than its header says."""
-    if path.is_dir():
-        return
-    if path.suffix in (".edf", ".bdf"):
-        expected, found = _edf_bytes(path), path.stat().st_size
-        if expected is not None and found < expected:
-            raise _truncated(f"{found} bytes", f"{expected} bytes, as its header says", where)
-    elif path.suffix == ".vhdr":
-        text = path.read_text(encoding="utf-8", errors="replace")
-        name = re.search(r"^DataFile=(.+)$", text, flags=re.M)
-        channels = re.search(r"^NumberOfChannels=\s*(\d+)", text, flags=re.M)
-        form = re.search(r"^BinaryFormat=\s*(\w+)", text, flags=re.M)
-        if name and channels and form and form[1] in _BRAINVISION_BYTES:
-            data = path.parent / name[1].strip().replace("$b", path.stem)
-            size = data.stat().st_size if data.is_file() else 0
-            one = int(channels[1]) * _BRAINVISION_BYTES[form[1]]
-            if not size or size % one:
-                raise _truncated(
-                    f"{data.name} of {size} bytes" if size else f"no data in {data.name}",
-                    f"a multiple of {one} bytes, one sample of {channels[1]} channels", where,
-                )  # fmt: skip
+    size = path.stat().st_size
+    if path.suffix == ".vhdr":
+        _check_brainvision(path, where)
+    elif size == 0:
+        raise InputError(
+            "a recording is empty", where=where, found="a file of 0 bytes",
+            expected="a recording", fix="copy the file again from its source",
+        )  # fmt: skip
+    elif path.suffix in (".edf", ".bdf", ".fif"):
+        expected = _fif_bytes(path) if path.suffix == ".fif" else _edf_bytes(path)
+        if expected is not None and size < expected:
+            more = "at least " * (path.suffix == ".fif")
+            raise _truncated(f"{size} bytes", f"{more}{expected} bytes, as its header says", where)
+
+
+def _check_brainvision(path: Path, where: str) -> None:
+    """Raise if a header lacks what it must say, or what it names is absent or cut off."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    needed = ("DataFile", "NumberOfChannels", "SamplingInterval")
+    said = {key: re.search(rf"^{key}=[ \t]*(\S.*)$", text, flags=re.M) for key in needed}
+    values = {key: found[1].strip() for key, found in said.items() if found}
+    if missing := [key for key in needed if key not in values]:
+        raise InputError(
+            "the header of a recording is incomplete", where=where,
+            found=f"no {', '.join(missing)}", expected=f"a line for each of {', '.join(needed)}",
+            fix="copy the .vhdr file again from its source; it may be cut off or damaged",
+        )  # fmt: skip
+    marker = re.search(r"^MarkerFile=[ \t]*(\S.*)$", text, flags=re.M)
+    named = {"DataFile": values["DataFile"]} | (
+        {"MarkerFile": marker[1].strip()} if marker else {}
+    )
+    for key, name in named.items():
+        named[key] = name = name.replace("$b", path.stem)
+        if not (path.parent / name).is_file():
+            raise InputError(
+                "a file of a recording is missing", where=where,
+                found=f"no {name}, which the header names as its {key}",
+                expected="the file, beside the header",
+                fix=f"add the file; if it was renamed, correct {key} in the header",
+            )  # fmt: skip
+    data = path.parent / named["DataFile"]
+    size = data.stat().st_size
+    if not size:
+        raise InputError(
+            "a recording is empty", where=where, found=f"no data in {data.name}",
+            expected="samples of every channel", fix="copy the file again from its source",
+        )  # fmt: skip
+    form = re.search(r"^BinaryFormat=\s*(\w+)", text, flags=re.M)
+    n_channels = re.match(r"\d+", values["NumberOfChannels"])
+    if form and n_channels and int(n_channels[0]) and form[1] in _BRAINVISION_BYTES:
+        one = int(n_channels[0]) * _BRAINVISION_BYTES[form[1]]
+        if size % one:
+            raise _truncated(
+                f"{data.name} of {size} bytes",
+                f"a multiple of {one} bytes, one sample of {n_channels[0]} channels", where,
+            )  # fmt: skip
+
+
+def _fif_bytes(path: Path) -> int | None:
+    """Return the least size in bytes of a FIF file by its chain of tags; None if there is none."""
+    end = path.stat().st_size
+    place = 0
+    with path.open("rb") as file:
+        while True:
+            file.seek(place)
+            head = file.read(16)
+            if len(head) < 16:
+                return place + 16
+            kind, _, size, following = struct.unpack(">4i", head)
+            if size < 0 or (place == 0 and kind != 100):  # the first tag is the id of the file
+                return None
+            if place + 16 + size > end:
+                return place + 16 + size
+            if following < 0:
+                return place + 16 + size
+            if 0 < following <= place:
+                return None
+            place = following or place + 16 + size
 
 
 def _edf_bytes(path: Path) -> int | None:
@@ -145,10 +230,21 @@ def _edf_bytes(path: Path) -> int | None:
     return n_header + n_records * sum(counts) * (3 if path.suffix == ".bdf" else 2)
 
 
-def _check_duration(raw: mne.io.BaseRaw, sidecar: Mapping[str, Any], where: str) -> None:
-    """Raise if a recording is much shorter than its sidecar says."""
+def _check_sidecar(raw: mne.io.BaseRaw, sidecar: Mapping[str, Any], where: str) -> None:
+    """Raise if a recording has another rate, or is much shorter, than its sidecar says."""
+    rate_hz, stated_hz = float(raw.info["sfreq"]), sidecar.get("SamplingFrequency")
+    if (
+        isinstance(stated_hz, int | float)
+        and not abs(rate_hz - stated_hz) <= _RATE_TOLERANCE * rate_hz
+    ):
+        raise InputError(
+            "a recording and its sidecar have different sampling rates", where=where,
+            found=f"{rate_hz:g} Hz in the recording, {stated_hz:g} Hz as SamplingFrequency",
+            expected="one rate, since onsets are placed by it",
+            fix="correct SamplingFrequency in the JSON file, or the header of the recording",
+        )  # fmt: skip
     stated = sidecar.get("RecordingDuration")
-    lasts = raw.n_times / float(raw.info["sfreq"])
+    lasts = raw.n_times / rate_hz
     if isinstance(stated, int | float) and lasts < 0.99 * stated - 1:
         raise _truncated(f"{lasts:.1f} s", f"{stated:.1f} s, the RecordingDuration", where)
 
@@ -170,8 +266,6 @@ def table_units(tables: Iterable[Path], names: Iterable[str]) -> set[str]:
     names : iterable of str
         Channels.
     """
-    from afterimage.io.tables import read_tsv
-
     wanted = set(names)
     return {
         row["units"]
@@ -180,3 +274,46 @@ def table_units(tables: Iterable[Path], names: Iterable[str]) -> set[str]:
         for row in read_tsv(table, required=("name",))
         if row["name"] in wanted and row.get("units", "n/a") not in ("n/a", "")
     }
+
+
+def listed_channels(tables: Iterable[Path]) -> list[str]:
+    """Check the tables of channels and electrodes of a recording; return the channels listed.
+
+    Parameters
+    ----------
+    tables : iterable of Path
+        Files that come with a recording; others than ``_channels.tsv`` and ``_electrodes.tsv`` are
+        passed over.
+
+    Raises
+    ------
+    InputError
+        If one is no table, names a channel twice, or has a position that is no number.
+    """
+    listed: list[str] = []
+    for table in tables:
+        if table.name.endswith("_channels.tsv"):
+            listed = [row["name"] for row in read_tsv(table, required=("name", "type"))]
+            if twice := [name for name, count in Counter(listed).items() if count > 1]:
+                raise InputError(
+                    "a table of channels names a channel twice", where=str(table),
+                    found=", ".join(twice[:8]), expected="each channel once",
+                    fix="correct or remove the row",
+                )  # fmt: skip
+        elif table.name.endswith("_electrodes.tsv"):
+            for line, row in enumerate(read_tsv(table, required=("name", *"xyz")), start=2):
+                for axis in "xyz":
+                    if row[axis].lower() != "n/a" and not _is_finite(row[axis]):
+                        raise InputError(
+                            "the position of an electrode is not a number",
+                            where=f"{table}, line {line}, column {axis}", found=row[axis] or "an empty cell",
+                            expected="a number, or n/a", fix="correct the cell",
+                        )  # fmt: skip
+    return listed
+
+
+def _is_finite(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False

@@ -79,7 +79,7 @@ def read_tsv(path: Path, required: Sequence[str] = ()) -> list[Row]:
         raise InputError(
             "a table has no tabs" if no_tabs else "a table lacks a column",
             where=f"{path}, line 1",
-            found=lines[0][:120],
+            found=lines[0][:120].strip() or "an empty line",
             expected=f"tab-separated columns, among them {', '.join(required)}",
             fix="separate the columns by tabs" if no_tabs else f"add: {', '.join(missing)}",
         )

@@ -7,24 +7,33 @@ from torch import Tensor, nn
 
 
 class SubjectLayers(nn.Module):
-    """One matrix over channels a subject, the identity to begin with.
+    """One matrix over channels a subject; to begin with the identity, or the same for all.
 
     Parameters
     ----------
     n_subjects, n_channels : int
+    n_out : int, optional
+        Channels given out; default: as many as go in, and the identity to begin with.
     """
 
-    def __init__(self, n_subjects: int, n_channels: int) -> None:
+    def __init__(self, n_subjects: int, n_channels: int, n_out: int | None = None) -> None:
         super().__init__()
-        self.matrices = nn.ParameterList(
-            nn.Parameter(torch.eye(n_channels)) for _ in range(n_subjects)
-        )
+        first = torch.eye(n_channels)
+        if n_out is not None:
+            first = torch.randn(n_out, n_channels) / n_channels**0.5
+        self.matrices = nn.ParameterList(nn.Parameter(first.clone()) for _ in range(n_subjects))
 
-    def forward(self, signals: Tensor, subjects: Tensor) -> Tensor:
-        """Mix channels: (n, n_channels, n_times) with subject numbers (n,) to the same shape."""
+    def forward(self, signals: Tensor, subjects: Tensor, before: Tensor | None = None) -> Tensor:
+        """Mix channels: (n, n_channels, n_times) with subject numbers (n,) to (n, n_out, n_times).
+
+        A matrix ``before`` that all subjects share, (n_channels, n_units), is applied first, at
+        the cost of one product a subject instead of one a trial.
+        """
         if len(self.matrices) == 1:
-            return self.matrices[0] @ signals
-        return torch.stack(list(self.matrices))[subjects] @ signals
+            alone = self.matrices[0]
+            return (alone if before is None else alone @ before) @ signals
+        each = torch.stack(list(self.matrices))
+        return (each if before is None else each @ before)[subjects] @ signals
 
     def add_subject(self) -> nn.Parameter:
         """Add the matrix of a new subject, the mean of those known; return it."""

@@ -1,4 +1,4 @@
-"""Prepared responses checked and described: unusable units, bad trials, reliability."""
+"""Prepared responses checked and described: unusable units, bad trials, repeats, splits."""
 
 from __future__ import annotations
 
@@ -101,41 +101,3 @@ def seeded_split(
     order = np.random.default_rng(random_state).permutation(len(names))
     test = {names[index] for index in order[:n_test]}
     return {name: "test" if name in test else "train" for name in names}
-
-
-def noise_ceiling(responses: np.ndarray, stimuli: np.ndarray) -> np.ndarray:
-    """Estimate the noise ceiling of each unit from repeats, as a correlation.
-
-    With the variance of repeats around their mean ``v_noise`` (pooled over stimuli, unbiased) and
-    the variance of single trials ``v_total``, the signal variance is
-    ``v_signal = max(0, v_total - v_noise)`` and the largest correlation that a perfect model can
-    reach with one trial is ``sqrt(v_signal / (v_signal + v_noise))`` (Allen et al. 2022,
-    doi:10.1038/s41593-021-00962-x).
-
-    Parameters
-    ----------
-    responses : array of shape (n_trials, n_units)
-        Training trials; a time axis is averaged before.
-    stimuli : array of str, shape (n_trials,)
-
-    Returns
-    -------
-    array of shape (n_units,), float32
-        NaN where no stimulus was repeated.
-    """
-    names, inverse, counts = np.unique(stimuli, return_inverse=True, return_counts=True)
-    repeated = counts[inverse] > 1
-    n_units = responses.shape[1]
-    if not repeated.any():
-        return np.full(n_units, np.nan, dtype=np.float32)
-    values = np.asarray(responses, dtype=np.float64)
-    sums = np.zeros((len(names), n_units))
-    np.add.at(sums, inverse, values)
-    residual = values[repeated] - (sums / counts[:, None])[inverse[repeated]]
-    degrees = int((counts[counts > 1] - 1).sum())
-    noise = (residual**2).sum(axis=0) / degrees
-    total = values.var(axis=0, ddof=1)
-    signal = np.maximum(total - noise, 0.0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ceiling = np.sqrt(signal / (signal + noise))
-    return np.nan_to_num(ceiling, nan=0.0).astype(np.float32)

@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit
 
 import numpy as np
 
-from afterimage.reports import gallery, meeg_tables, tables, text, verdict
+from afterimage.reports import comparison, gallery, meeg_tables, tables, text, verdict
 from afterimage.reports.figures import GROUP_FIGURES, SUBJECT_FIGURES
 from afterimage.reports.figures.scans import carpet_order
 from afterimage.reports.figures.style import DARK, LIGHT, PANEL_WIDTH_IN, PX_PER_IN, recolour
@@ -31,6 +31,7 @@ from afterimage.reports.labels import (
 from afterimage.reports.model import GroupReport, SubjectReport
 from afterimage.reports.page import Figure, Image, Panel, Section
 from afterimage.reports.scan_words import onset_warning
+from afterimage.reports.time_words import alarm_warning
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -65,7 +66,7 @@ def assemble_subject(report: SubjectReport) -> str:
     bodies = {name: build(report) for name, build in builders.items()}
     if report.without_pictures:
         bodies |= dict.fromkeys(("gallery", "scores", "audit"))
-        if not (report.conditions or report.timing):
+        if not (report.conditions or report.condition_notes or report.timing):
             bodies["decoding"] = None
     keys = ["question_without_pictures"] if report.without_pictures else []
     keys += ["question_recordings"] if report.scans is None else []
@@ -95,10 +96,12 @@ def assemble_group(report: GroupReport) -> str:
     failed = [subject for subject in report.subjects if subject.status == "failed"]
     scores, n_left_out = tables.group_score_table(report)
     checks = list(report.leak_linter)
+    pictures = bool(scores.rows) or any(s.status != "responses only" for s in report.subjects)
     bodies: dict[str, dict[str, Any] | None] = {
         "group_summary": {
             "table": tables.subject_table(report),
             "n": len(report.subjects),
+            "alarm": alarm_warning(None, report.conditions),
             "n_done": sum(subject.status == "done" for subject in report.subjects),
             "n_responses": sum(subject.status == "responses only" for subject in report.subjects),
             "failed": failed,
@@ -107,13 +110,20 @@ def assemble_group(report: GroupReport) -> str:
             "n_leaks": sum(not check.get("ok") for check in checks),
             "changes": tables.change_table(report.config_changes),
         },
-        "group_scores": {"table": scores, "n_left_out": n_left_out},
+        "group_conditions": meeg_tables.group_conditions_view(report),
+        "group_scores": {"table": scores, "n_left_out": n_left_out} if pictures else None,
+        "group_subjects": comparison.view(report),
         "group_linter": {
             "failed": [check for check in checks if not check.get("ok")],
             "summary": _linter_summary(checks),
-        },
+        }
+        if checks or pictures
+        else None,
         "methods": {"text": text.group_methods(report)},
-        "group_errors": {"failed": failed},
+        "group_errors": {
+            "failed": failed,
+            "partial": [subject for subject in report.subjects if subject.left_out],
+        },
     }
     panels = {name: build(report) for name, build in GROUP_FIGURES.items()}
     return _render(
@@ -184,7 +194,9 @@ def _responses(report: SubjectReport) -> dict[str, Any]:
     estimated = {"quality": quality, "onset_warning": onset_warning(quality), "evoked": evoked}
     if data is None:
         return {"facts": None, **estimated}
-    _, counts = np.unique(np.asarray([str(s) for s in data.stimulus]), return_counts=True)
+    counts = np.unique([str(s) for s in data.stimulus], return_counts=True)[1]
+    if data.n_shown is not None:
+        counts = np.asarray(data.n_shown)
     n_times = data.responses.shape[2] if data.responses.ndim == 3 else 0
     return {
         **estimated,
@@ -200,6 +212,7 @@ def _decoding(report: SubjectReport) -> dict[str, Any]:
     return {
         "table": None if report.without_pictures else tables.fit_table(report),
         **meeg_tables.timed_view(report.timing, report.conditions),
+        "condition_notes": report.condition_notes,
     }
 
 

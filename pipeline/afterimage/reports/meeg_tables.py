@@ -8,6 +8,7 @@ from typing import Any
 
 from afterimage.reports.figures.meeg import run_order, unit_of
 from afterimage.reports.labels import duration, p_text
+from afterimage.reports.model import GroupReport
 from afterimage.reports.page import Cell, Column, Table
 from afterimage.reports.recordings import ConditionScore, Recordings, TimeResolved
 from afterimage.reports.tables import number_cell
@@ -15,6 +16,7 @@ from afterimage.reports.time_words import (
     alarm_warning,
     condition_method,
     condition_metric,
+    group_findings,
     peak_texts,
     plural,
 )
@@ -55,6 +57,17 @@ def timed_view(timing: TimeResolved | None, scores: Sequence[ConditionScore]) ->
         "peaks": peak_texts(timing),
         "timing": timing,
         "conditions": condition_table(scores),
+    }
+
+
+def group_conditions_view(report: GroupReport) -> dict[str, Any] | None:
+    """Return what the group report says of conditions in people left out; None where nothing."""
+    if not (report.conditions or report.condition_notes):
+        return None
+    return {
+        "findings": group_findings(report.conditions),
+        "table": condition_table(report.conditions),
+        "notes": report.condition_notes,
     }
 
 

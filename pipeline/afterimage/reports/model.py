@@ -41,9 +41,13 @@ class Responses:
     ceiling : array of shape (n_units,), optional
         Noise ceiling of each unit, 0 to 1; NaN where not known.
     unit_kind : str
-        What a unit is, in the singular: ``"voxel"``, ``"neuron"``, ``"eeg channel"``.
+        What a unit is, in the singular: ``"voxel"``, ``"neuron"``, ``"EEG channel"``.
     n_dropped_units : int
         Units dropped before decoding; the reasons belong in `SubjectReport.exclusions`.
+    times_s : array of shape (n_times,), optional
+        Seconds from onset, where the responses have a time axis.
+    n_shown : sequence of int, shape (n_stimuli,), optional
+        How often each stimulus was shown, where the trials here are a choice of more.
     """
 
     responses: np.ndarray
@@ -53,6 +57,8 @@ class Responses:
     ceiling: np.ndarray | None = None
     unit_kind: str = "unit"
     n_dropped_units: int = 0
+    times_s: np.ndarray | None = None
+    n_shown: Sequence[int] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,6 +200,8 @@ class SubjectReport:
         Decoding over time and over repetitions.
     conditions : sequence of ConditionScore
         Decoding of conditions rather than pictures.
+    condition_notes : sequence of str
+        What could not be told apart, and why.
     responses : Responses, optional
     fits : sequence of BlockFit
         One a decoder and feature block.
@@ -235,6 +243,7 @@ class SubjectReport:
     recordings: Recordings | None = None
     timing: TimeResolved | None = None
     conditions: Sequence[ConditionScore] = ()
+    condition_notes: Sequence[str] = ()
     responses: Responses | None = None
     fits: Sequence[BlockFit] = ()
     gallery: Gallery | None = None
@@ -269,6 +278,8 @@ class GroupSubject:
     runtime_s : float, optional
     warnings : sequence of str
         What to look at before its numbers are used.
+    left_out : sequence of str
+        Messages on input, such as a run, that was left out while the rest went on.
     """
 
     subject: str
@@ -281,6 +292,7 @@ class GroupSubject:
     n_test_stimuli: int | None = None
     runtime_s: float | None = None
     warnings: Sequence[str] = ()
+    left_out: Sequence[str] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -296,6 +308,14 @@ class GroupReport:
     leak_linter : sequence of mappings
         ``{"subject": str, "check": str, "ok": bool, "detail": str}``; subject ``""`` for a check
         made across subjects.
+    conditions : sequence of ConditionScore
+        Conditions told apart in people left out.
+    condition_notes : sequence of str
+        What could not be told apart, and why.
+    compared : sequence of Row
+        The rows of ``group/subjects.tsv``: within, across, few-shot and pooled.
+    compared_notes : sequence of str
+        Who could not be compared and what was left out; or why nobody was.
     stages : sequence of StageRun
         Only `name`, `version` and `cites` are used.
     dataset, created, run_id, versions, command, config_changes, config_hash
@@ -307,6 +327,10 @@ class GroupReport:
     subjects: Sequence[GroupSubject]
     metrics: Sequence[Row] = ()
     leak_linter: Sequence[Mapping[str, Any]] = ()
+    conditions: Sequence[ConditionScore] = ()
+    condition_notes: Sequence[str] = ()
+    compared: Sequence[Row] = ()
+    compared_notes: Sequence[str] = ()
     stages: Sequence[StageRun] = ()
     dataset: str = ""
     created: str = ""

@@ -15,7 +15,7 @@ import numpy as np
 from afterimage.reports.labels import method_of
 from afterimage.reports.model import GroupReport, SubjectReport
 from afterimage.reports.provenance import StageRun
-from afterimage.reports.recordings import Recordings
+from afterimage.reports.recordings import ConditionScore, Recordings
 from afterimage.reports.scans import ScanQuality
 
 _CITATION = re.compile(r"\[([^\]]*@[^\]]*)\]")
@@ -177,10 +177,14 @@ def _recording_tags(report: SubjectReport) -> set[str]:
     if (timing := report.timing) is not None:
         tags |= {f"time:{curve.kind}" for curve in timing.curves} | {"timing"}
         tags |= {"time:generalisation"} if timing.matrices else set()
-    tags |= {f"classifier:{score.method.replace('_', '').lower()}" for score in report.conditions}
-    tags |= {"conditions"} if report.conditions else set()
-    tags |= {"alarm"} if any(s.before_stimulus for s in report.conditions) else set()
+    tags |= _condition_tags(report.conditions)
     return tags | ({"alarm"} if report.timing and report.timing.alarms else set())
+
+
+def _condition_tags(scores: Sequence[ConditionScore]) -> set[str]:
+    tags = {f"classifier:{score.method.replace('_', '').lower()}" for score in scores}
+    tags |= {"conditions"} if scores else set()
+    return tags | ({"alarm"} if any(score.before_stimulus for score in scores) else set())
 
 
 def _row_tags(rows: Sequence[Mapping[str, Any]]) -> set[str]:
@@ -282,7 +286,11 @@ def methods_text(
 
 def group_methods(report: GroupReport) -> MethodsText:
     """Write the methods text of the group report from the rows of all its subjects."""
-    tags = _row_tags(report.metrics) | {"group"}
+    tags = _row_tags(report.metrics) | {"group"} | _condition_tags(report.conditions)
+    if report.subjects and all(subject.status == "responses only" for subject in report.subjects):
+        tags.add("without_pictures")
+    if report.compared:
+        tags |= {"compared", *(f"compared:{row.get('label')}" for row in report.compared)}
     n_done = sum(subject.status == "done" for subject in report.subjects)
     facts = {
         "version": report.versions.get("afterimage", ""),

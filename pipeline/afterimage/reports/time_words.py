@@ -19,6 +19,7 @@ METHODS = {
     "csplda": "CSP + LDA",
     "xdawn": "xDAWN",
     "windowlda": "window LDA",
+    "selected": "the classifier chosen in each fold",
 }
 CONDITION_METRICS = {
     "auc": "AUC",
@@ -140,6 +141,61 @@ def recording_findings(report: SubjectReport) -> list[Finding]:
             )
         )
     return [*findings, *condition_findings(report.conditions)]
+
+
+def group_findings(scores: Sequence[ConditionScore]) -> dict[str, list[Finding]]:
+    """Judge each contrast by AUC: people left out, before the stimulus, and what the leak is worth.
+
+    All three speak of one classifier, fixed before any score is read: the first that was also run
+    before the stimulus and on trials drawn at random; the score is that of the classifier chosen in
+    each fold where one was chosen.
+    """
+    auc = [score for score in scores if score.metric == "auc"]
+    told: dict[str, list[Finding]] = {}
+    for contrast, _ in contrasts(auc):
+        own = [score for score in auc if score.contrast == contrast]
+        findings = told[contrast] = condition_findings(own)
+        alarm = next((score for score in own if score.before_stimulus), None)
+        if alarm is not None:
+            findings.append(_alarm_finding(alarm))
+        leak = next((score for score in own if score.leaks), None)
+        honest = next(
+            (
+                s
+                for s in own
+                if leak and s.method == leak.method and not (s.leaks or s.before_stimulus)
+            ),
+            None,
+        )
+        if leak is not None and honest is not None:
+            findings.append(_leak_finding(leak, honest))
+    return told
+
+
+def _alarm_finding(alarm: ConditionScore) -> Finding:
+    return Finding(
+        "Before the stimulus can matter?",
+        "no" if alarm.rings else "yes",
+        "The alarm rings" if alarm.rings else "Quiet",
+        f"AUC {alarm.value:.2f} ({alarm.low or 0:.2f} to {alarm.high or 1:.2f}) from {alarm.window} "
+        f"with {condition_method(alarm.method)}"
+        + (": part of the score is no answer to the stimulus." if alarm.rings else "."),
+    )
+
+
+def _leak_finding(leak: ConditionScore, honest: ConditionScore) -> Finding:
+    worth = leak.value - honest.value
+    apart = leak.low is not None and honest.high is not None and leak.low > honest.high
+    group = plural(leak.left_out)
+    return Finding(
+        f"What is the leak of {group} worth?",
+        "partly" if apart else "yes",
+        f"{worth:+.2f}".replace("-", "−"),
+        f"With trials drawn at random, the same {group} on both sides, "
+        f"{condition_method(leak.method)} would claim {leak.value:.2f}; with {group} left out it is "
+        f"{honest.value:.2f} ({honest.low or 0:.2f} to {honest.high or 1:.2f})"
+        + (": that claim is of people, not of the condition." if apart else "."),
+    )
 
 
 def condition_findings(scores: Sequence[ConditionScore]) -> list[Finding]:

@@ -118,6 +118,8 @@ def _without_pictures(report: SubjectReport, warnings: tuple[str, ...]) -> Verdi
             "Judged on the first contrast and classifier, fixed before any score is read. The "
             "others are under Decoding."
         )
+    elif report.condition_notes:
+        basis = f"Nothing was told apart in this subject alone: {report.condition_notes[-1]}."
     elif report.recordings is not None:
         basis = "The recordings and the responses to each trial are described below."
     if warnings and state in ("yes", "unknown"):

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from afterimage.bids.events import Events, drop_late, read_events
-from afterimage.bids.names import unit_of
-from afterimage.bids.recordings import common_channels, common_rate_hz
-from afterimage.bids.sidecars import read_sidecars
+from afterimage.bids.recordings import common_rate_hz
 from afterimage.errors import InputError
-from afterimage.io.recordings import Recording, open_recording, table_units
+from afterimage.io.recordings import Recording
 from afterimage.preprocess.meeg.bad_channels import (
     BadChannels,
     find_bad_channels,
@@ -27,12 +24,6 @@ from afterimage.preprocess.meeg.bad_segments import (
     find_muscle,
     given_segments,
 )
-from afterimage.preprocess.meeg.channels import (
-    agree_on_channels,
-    check_units,
-    describe_units,
-    set_positions,
-)
 from afterimage.preprocess.meeg.filtering import (
     band_pass,
     remove_line_noise,
@@ -40,12 +31,7 @@ from afterimage.preprocess.meeg.filtering import (
     resampled_rate,
 )
 from afterimage.preprocess.meeg.ica import Components, remove_artifacts
-from afterimage.preprocess.meeg.quality import (
-    Found,
-    Units,
-    power_spectrum,
-    robust_deviation,
-)
+from afterimage.preprocess.meeg.quality import power_spectrum, robust_deviation
 from afterimage.preprocess.meeg.reference import (
     apply_projections,
     interpolate_bads,
@@ -53,13 +39,13 @@ from afterimage.preprocess.meeg.reference import (
     set_reference,
 )
 from afterimage.settings import StageConfig
-from afterimage.stages.meeg_files import write_empty, write_run
+from afterimage.stages.meeg_files import Run, open_run, write_empty, write_run
 from afterimage.stages.runner import record_skipped
 
 if TYPE_CHECKING:
     import mne
 
-VERSION = 1
+VERSION = 2
 CITES = (
     "widmann2015", "bigdelyshamlo2015", "jas2017", "ablin2018", "piontonachini2019", "taulu2005",
 )  # fmt: skip
@@ -175,51 +161,12 @@ class Outputs:
     quality: Path
 
 
-@dataclass
-class Run:
-    """A run on its way from recorded to clean.
-
-    Attributes
-    ----------
-    raw : mne.io.BaseRaw
-        Loaded; changed in place or replaced.
-    events : Events
-    where : str
-        Subject and file, for messages.
-    recorded_rate_hz : float
-    line_freq_hz : float or None
-    units : Units
-        Channels of the brain, in order.
-    found : Found
-    notes : list of str
-    not_finite : list of str
-        Channels with values that are no numbers, set to 0.
-    reference : str
-    """
-
-    raw: mne.io.BaseRaw
-    events: Events
-    where: str
-    recorded_rate_hz: float
-    line_freq_hz: float | None
-    units: Units
-    found: Found
-    notes: list[str]
-    not_finite: list[str] = field(default_factory=list)
-    reference: str = "as recorded"
-
-    @property
-    def rate_hz(self) -> float:
-        """Sampling rate in Hz."""
-        return float(self.raw.info["sfreq"])
-
-
 def run(
     inputs: Inputs, outputs: Outputs, config: Config, *, threads: int = 1, device: str = "cpu"
 ) -> None:
     """Clean one run and write it; leave it out, with the reason, where it cannot be used."""
     try:
-        cleaned, recording = _open(inputs, config)
+        cleaned, recording = open_run(inputs, config)
         segments = _clean(cleaned, recording, config, inputs)
     except InputError as error:
         if config.on_bad_run == "fail":
@@ -230,52 +177,6 @@ def run(
     write_run(cleaned, segments, outputs, config)
     for note in cleaned.notes:
         log.info("%s: %s", inputs.recording.name, note)
-
-
-def _open(inputs: Inputs, config: Config) -> tuple[Run, Recording]:
-    """Read events and recording; check units, channels and positions."""
-    path = inputs.recording
-    subject, modality = unit_of(path), path.parent.name
-    where = f"{subject}, {path}"
-    events = read_events(
-        inputs.events, subject=subject.removeprefix("sub-"),
-        stimulus_column=config.stimulus_column or None, trial_types=config.trial_types,
-        onset_column=config.onset_column, sample="sample",
-    )  # fmt: skip
-    sidecar = read_sidecars(file for file in inputs.sidecars if file.suffix == ".json")
-    recording = open_recording(path, sidecar, where)
-    raw = recording.raw
-    events = drop_late(events, raw.n_times / float(raw.info["sfreq"]), sample="sample")
-    notes = list(events.notes)
-    notes += agree_on_channels(raw, modality, common_channels(path), where)
-    names = [name for name in raw.ch_names if name not in raw.info["bads"]]
-    notes += check_units(raw, table_units(inputs.sidecars, names), where)
-    if modality == "eeg":
-        notes += set_positions(raw, config.montage, where)
-    line = config.line_freq_hz
-    if line is None:
-        stated = sidecar.get("PowerLineFrequency")
-        line = float(stated) if isinstance(stated, int | float) else None
-        if line is None:
-            notes.append("the line frequency is not known: it was not taken out")
-    units = describe_units(raw)
-    opened = Run(
-        raw, events, where, float(raw.info["sfreq"]), line or None, units, Found.empty(), notes
-    )
-    _set_missing_to_zero(opened)
-    return opened, recording
-
-
-def _set_missing_to_zero(run: Run) -> None:
-    """Take channels with values that are no numbers out of all that follows."""
-    names = run.units.name.tolist()
-    signal = run.raw.get_data(picks=names)
-    broken = ~np.isfinite(signal).all(axis=1)
-    for name in np.array(names)[broken].tolist():
-        run.raw._data[run.raw.ch_names.index(name)] = 0.0
-        run.not_finite.append(name)
-        if name not in run.raw.info["bads"]:
-            run.raw.info["bads"] = [*run.raw.info["bads"], name]
 
 
 def _clean(run: Run, recording: Recording, config: Config, inputs: Inputs) -> BadSegments:
@@ -371,13 +272,16 @@ def _bad_channels(run: Run, config: Config, seed: int) -> BadChannels:
             raw = raw.copy().crop(0, min(config.calibration_s, float(raw.times[-1])))
         bad = find_bad_channels(raw, ransac=config.ransac, random_state=seed)
     bad.reasons.update(dict.fromkeys(run.not_finite, "not finite"))
-    if len(bad.reasons) > config.max_bad_fraction * len(names):
+    n_bad = len(bad.reasons)
+    if n_bad > config.max_bad_fraction * len(names) or n_bad == len(names):
         listed = ", ".join(f"{name} ({why})" for name, why in list(bad.reasons.items())[:8])
+        given = set(bad.reasons.values()) == {"given"}
         raise InputError(
             "too many channels of a run are bad", where=run.where,
-            found=f"{len(bad.reasons)} of {len(names)}: {listed}",
+            found=f"{n_bad} of {len(names)}: {listed}",
             expected=f"at most {config.max_bad_fraction:.0%}",
-            fix="leave the run out, raise max_bad_fraction, or set bad_channels to given",
+            fix="correct the column status of channels.tsv, or leave the run out" if given
+            else "leave the run out, raise max_bad_fraction, or set bad_channels to given",
         )  # fmt: skip
     run.raw.info["bads"] = [name for name in names if name in bad.reasons]
     return bad

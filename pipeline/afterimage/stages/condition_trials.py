@@ -31,8 +31,12 @@ class Trials:
     values : array of shape (n_trials, n_channels, n_times), float32
     times_s : array of shape (n_times,)
     kinds : array of str, shape (n_channels,)
-    conditions, groups : array of str, shape (n_trials,)
-    condition_column, group_column : str
+    columns : dict of str to array of str, shape (n_trials,)
+        What may be a label: the columns that the trials of all subjects have.
+    people : dict of str to array of str, shape (n_trials,)
+        Further labels: the columns of the table of participants.
+    groups : array of str, shape (n_trials,)
+    group_column : str
     notes : list of str
         What was left out, and why.
     """
@@ -40,9 +44,9 @@ class Trials:
     values: np.ndarray
     times_s: np.ndarray
     kinds: np.ndarray
-    conditions: np.ndarray
+    columns: dict[str, np.ndarray]
+    people: dict[str, np.ndarray]
     groups: np.ndarray
-    condition_column: str
     group_column: str
     notes: list[str]
 
@@ -50,6 +54,19 @@ class Trials:
     def sampling_rate_hz(self) -> float:
         """Samples a second."""
         return float(1 / np.diff(self.times_s).mean())
+
+    def labels(self, asked: str) -> tuple[str, np.ndarray]:
+        """Return the column of the labels, the first of `LABELS` where none is asked for."""
+        names = (asked,) if asked else LABELS
+        for known in (self.columns, self.people) if asked else (self.columns,):
+            for name in names:
+                if name in known:
+                    return name, known[name]
+        raise InputError(
+            "trials have no label to decode", where="the trials and participants.tsv",
+            found=", ".join([*self.columns, *self.people]), expected=" or ".join(names),
+            fix="correct decode_conditions.condition_column",
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -60,23 +77,22 @@ class _Subject:
     path: Path
     times_s: np.ndarray
     kinds: np.ndarray
+    names: np.ndarray
     columns: dict[str, np.ndarray]
 
 
 def read_condition_trials(
-    files: Sequence[Path], participants: Path | None, condition_column: str, group_column: str
+    files: Sequence[Path], participants: Path | None, group_column: str
 ) -> Trials:
-    """Read the trials of all files, with their conditions and groups.
+    """Read the trials of all files, with their labels and groups.
 
     Parameters
     ----------
     files : sequence of Path
-        ``_trials.nc`` files, one a subject, with the same channels and times.
+        ``_trials.nc`` files, one a subject, with the same times; of several, the channels that all
+        of them have are taken.
     participants : Path or None
         ``participants.tsv``: labels of people.
-    condition_column : str
-        Column of the labels, of the trials or else of the participants; empty for the first of
-        `LABELS`.
     group_column : {"auto", "run", "session", "subject"}
 
     Returns
@@ -86,27 +102,27 @@ def read_condition_trials(
     subjects = [_open(path) for path in files]
     first = subjects[0]
     for other in subjects[1:]:
-        if len(other.kinds) != len(first.kinds) or not _same(other.times_s, first.times_s):
+        if not _same(other.times_s, first.times_s):
             raise InputError(
-                "subjects differ in channels or times", where=f"{other.name}, {other.path}",
-                found=f"{len(other.kinds)} channels, {len(other.times_s)} samples",
-                expected=f"{len(first.kinds)} channels, {len(first.times_s)} samples as {first.name}",
-                fix="pool subjects recorded and epoched alike",
+                "subjects differ in the times of their trials",
+                where=f"{other.name}, {other.path}",
+                found=f"{len(other.times_s)} samples from {other.times_s[0]:.3f} s",
+                expected=f"{len(first.times_s)} from {first.times_s[0]:.3f} s as {first.name}",
+                fix="pool subjects epoched alike: set clean_meeg.resample_hz to a rate that all have",
             )  # fmt: skip
-    column, conditions = _conditions(subjects, participants, condition_column)
+    kept, notes = _common_channels(subjects)
     group_column = _group_column(subjects, group_column)
     groups = np.concatenate([subject.columns[group_column] for subject in subjects])
-    if len(np.unique(groups)) < 2:
-        raise InputError(
-            "no group of trials can be left out", where=", ".join(str(path) for path in files),
-            found=f"one {group_column}: {groups[0]}", expected="two or more",
-            fix="set decode_conditions.group_column, or record more runs",
-        )  # fmt: skip
-    brain = ~np.isin(np.char.lower(first.kinds.astype(str)), NOT_BRAIN)
-    values = np.concatenate([_read(subject) for subject in subjects])[:, brain]
-    notes = (
-        [f"{int((~brain).sum())} channels that do not record the brain"] if not brain.all() else []
-    )
+    shared = [name for name in first.columns if all(name in s.columns for s in subjects)]
+    columns = {name: np.concatenate([s.columns[name] for s in subjects]) for name in shared}
+    people = _people(subjects, participants)
+    kinds = first.kinds[kept[0]]
+    brain = ~np.isin(np.char.lower(kinds.astype(str)), NOT_BRAIN)
+    values = np.concatenate([
+        _read(subject)[:, rows[brain]] for subject, rows in zip(subjects, kept, strict=True)
+    ])  # fmt: skip
+    if not brain.all():
+        notes.append(f"{int((~brain).sum())} channels that do not record the brain")
     usable = np.isfinite(values).all(axis=(1, 2))
     if not usable.all():
         notes.append(f"{int((~usable).sum())} trials that are not finite")
@@ -119,57 +135,61 @@ def read_condition_trials(
             found=f"{len(varies)} channels, all flat, and {int(usable.sum())} finite trials",
             expected="channels that record the brain", fix="check the recording",
         )  # fmt: skip
-    kinds = first.kinds[brain][varies]
+    kinds = kinds[brain][varies]
     return Trials(
         _common_scale(values[usable][:, varies], kinds), first.times_s, kinds,
-        conditions[usable], groups[usable], column, group_column,
-        [f"left out: {note}" for note in notes],
+        {name: column[usable] for name, column in columns.items()},
+        {name: column[usable] for name, column in people.items()},
+        groups[usable], group_column, [f"left out: {note}" for note in notes],
     )  # fmt: skip
 
 
-def contrast_labels(
-    trials: Trials, contrasts: Mapping[str, Mapping[str, Sequence[str]]]
-) -> dict[str, dict[str, np.ndarray]]:
-    """Return for every contrast which trials are of which class.
+def contrast_classes(
+    contrast: str, column: str, conditions: np.ndarray, asked: Mapping[str, Sequence[str]]
+) -> dict[str, np.ndarray]:
+    """Return which trials are of which class of a contrast.
+
+    Parameters
+    ----------
+    contrast, column : str
+        Its name and the column of the labels, for messages.
+    conditions : array of str, shape (n_trials,)
+    asked : mapping of class to conditions
+        Empty: each condition is a class.
 
     Returns
     -------
-    dict of contrast to dict of class to array of bool, shape (n_trials,)
+    dict of class to array of bool, shape (n_trials,)
     """
-    known = np.unique(trials.conditions).tolist()
-    asked = contrasts or {"conditions": {name: [name] for name in known if name != "n/a"}}
-    found: dict[str, dict[str, np.ndarray]] = {}
-    for contrast, classes in asked.items():
-        named = [name for members in classes.values() for name in members]
-        missing = sorted(set(named) - set(known))
-        if missing:
-            raise InputError(
-                "a contrast names a condition that no trial has",
-                where=f"contrast {contrast}, column {trials.condition_column}",
-                found=", ".join(missing), expected=f"of {', '.join(known[:20])}",
-                fix="correct decode_conditions.contrasts",
-            )  # fmt: skip
-        if len(classes) < 2 or len(set(named)) < len(named):
-            raise InputError(
-                "there is nothing to tell apart" if len(classes) < 2
-                else "a condition stands in two classes of a contrast",
-                where=f"contrast {contrast}, column {trials.condition_column}",
-                found=", ".join(named) or "no condition", expected="two or more classes apart",
-                fix="correct decode_conditions.contrasts or condition_column",
-            )  # fmt: skip
-        found[contrast] = {
-            name: np.isin(trials.conditions, members) for name, members in classes.items()
-        }
-        few = {name: int(rows.sum()) for name, rows in found[contrast].items()}
-        few = {name: count for name, count in few.items() if count < FEWEST}
-        if few:
-            raise InputError(
-                "a class has too few trials",
-                where=f"contrast {contrast}, column {trials.condition_column}",
-                found=", ".join(f"{name}: {count}" for name, count in list(few.items())[:10]),
-                expected=f"{FEWEST} or more a class", fix="name other classes in "
-                "decode_conditions.contrasts, or another condition_column",
-            )  # fmt: skip
+    known = np.unique(conditions).tolist()
+    classes = asked or {name: [name] for name in known if name != "n/a"}
+    named = [name for members in classes.values() for name in members]
+    where = f"contrast {contrast}, column {column}"
+    missing = sorted(set(named) - set(known))
+    if missing:
+        raise InputError(
+            "a contrast names a condition that no trial has", where=where,
+            found=", ".join(missing), expected=f"of {', '.join(known[:20])}",
+            fix="correct decode_conditions.contrasts",
+        )  # fmt: skip
+    if len(classes) < 2 or len(set(named)) < len(named):
+        raise InputError(
+            "there is nothing to tell apart" if len(classes) < 2
+            else "a condition stands in two classes of a contrast",
+            where=where, found=", ".join(named) or "no condition",
+            expected="two or more classes apart",
+            fix="correct decode_conditions.contrasts or condition_column",
+        )  # fmt: skip
+    found = {name: np.isin(conditions, members) for name, members in classes.items()}
+    few = {name: int(rows.sum()) for name, rows in found.items()}
+    few = {name: count for name, count in few.items() if count < FEWEST}
+    if few:
+        raise InputError(
+            "a class has too few trials", where=where,
+            found=", ".join(f"{name}: {count}" for name, count in list(few.items())[:10]),
+            expected=f"{FEWEST} or more a class", fix="name other classes in "
+            "decode_conditions.contrasts, or another condition_column",
+        )  # fmt: skip
     return found
 
 
@@ -198,7 +218,9 @@ def _open(path: Path) -> _Subject:
             columns["run"] = np.array([f"{s}/{r}" for s, r in zip(sessions, runs, strict=True)])
         columns["subject"] = np.full(dataset.sizes["trial"], name)
         times_s = np.asarray(dataset["time"].values, np.float64)
-        return _Subject(name, path, times_s, dataset["kind"].values.astype(str), columns)
+        kinds = dataset["kind"].values.astype(str)
+        names = dataset["name"].values.astype(str) if "name" in dataset.variables else kinds[:0]
+        return _Subject(name, path, times_s, kinds, names, columns)
 
 
 def _read(subject: _Subject) -> np.ndarray:
@@ -210,26 +232,36 @@ def _same(first: np.ndarray, second: np.ndarray) -> bool:
     return len(first) == len(second) and bool(np.allclose(first, second, atol=1e-6))
 
 
-def _conditions(
-    subjects: Sequence[_Subject], participants: Path | None, asked: str
-) -> tuple[str, np.ndarray]:
-    """Return the column of the labels and the label of every trial."""
-    names = (asked,) if asked else LABELS
-    for name in names:
-        if all(name in subject.columns for subject in subjects):
-            return name, np.concatenate([subject.columns[name] for subject in subjects])
-    people = read_tsv(participants, ("participant_id",)) if participants else []
-    if asked and people and asked in people[0]:
-        of = {row["participant_id"].removeprefix("sub-"): row[asked] for row in people}
-        return asked, np.concatenate([
-            np.full(len(subject.columns["subject"]), of.get(subject.name, "n/a"))
-            for subject in subjects
+def _common_channels(subjects: Sequence[_Subject]) -> tuple[list[np.ndarray], list[str]]:
+    """Return the rows of the channels that all subjects have, in the order of the first; a note."""
+    first = subjects[0]
+    if all(len(s.names) == len(s.kinds) for s in subjects) and len(first.names):
+        common = set(first.names.tolist()).intersection(*(s.names.tolist() for s in subjects))
+        order = [name for name in first.names.tolist() if name in common]
+        kept = [np.array([s.names.tolist().index(n) for n in order], int) for s in subjects]
+        n_lost = len(set().union(*(s.names.tolist() for s in subjects))) - len(order)
+        if order:
+            return kept, [f"{n_lost} channels that not all subjects have"] if n_lost else []
+    for other in subjects[1:]:
+        if len(other.kinds) != len(first.kinds) or other.names.tolist() != first.names.tolist():
+            raise InputError(
+                "subjects have no channels in common", where=f"{other.name}, {other.path}",
+                found=f"{len(other.kinds)} channels", expected=f"those of {first.name}",
+                fix="pool subjects recorded alike, or name the channels",
+            )  # fmt: skip
+    return [np.arange(len(first.kinds))] * len(subjects), []
+
+
+def _people(subjects: Sequence[_Subject], participants: Path | None) -> dict[str, np.ndarray]:
+    """Return the columns of the table of participants, for every trial."""
+    table = read_tsv(participants, ("participant_id",)) if participants else []
+    found = {}
+    for column in [name for name in (table[0] if table else ()) if name != "participant_id"]:
+        of = {row["participant_id"].removeprefix("sub-"): row[column] for row in table}
+        found[column] = np.concatenate([
+            np.full(len(s.columns["subject"]), of.get(s.name, "n/a")) for s in subjects
         ])  # fmt: skip
-    raise InputError(
-        "trials have no label to decode", where=str(subjects[0].path),
-        found=", ".join(sorted(subjects[0].columns)), expected=" or ".join(names),
-        fix="correct decode_conditions.condition_column",
-    )  # fmt: skip
+    return found
 
 
 def _group_column(subjects: Sequence[_Subject], asked: str) -> str:

@@ -362,7 +362,7 @@ def _lint(inputs: Inputs, folder: Path, files: dict[str, str]) -> list[dict[str,
 
 def _noise_ceiling(trials: Path) -> float | None:
     """Return the median over units of the noise ceiling of the averaged test trials."""
-    from afterimage.preprocess.fmri.noise_ceiling import averaged_ceiling
+    from afterimage.preprocess.noise_ceiling import averaged_ceiling
 
     with open_dataset(trials) as dataset:
         single = dataset["ceiling"].values.astype(np.float64)

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from afterimage.evaluation.time_summary import LeakAlarm
     from afterimage.evaluation.window_ridge import LinearMap
 
-VERSION = 1
+VERSION = 2
 CITES = ("cichy2014", "king2014", "nichols2002", "gifford2022")
 #: Test trials decoded at once.
 N_TRIALS_BATCH = 512

@@ -272,7 +272,7 @@ def _estimate(
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Fill ``betas``; return one number a voxel of everything that describes it."""
     from afterimage.preprocess.fmri.diagnostics import stimulus_test
-    from afterimage.preprocess.fmri.noise_ceiling import (
+    from afterimage.preprocess.noise_ceiling import (
         ncsnr,
         noise_ceiling,
         split_half_reliability,

@@ -1,26 +1,130 @@
-"""The files of one cleaned run of EEG or MEG: series, trials, and what was found."""
+"""The files of one run of EEG or MEG: opened as recorded; series, trials and what was found, written."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from afterimage.bids.events import Events, drop_late, read_events
+from afterimage.bids.names import unit_of
+from afterimage.bids.recordings import common_channels
+from afterimage.bids.sidecars import read_sidecars
 from afterimage.io.arrays import write_dataset
+from afterimage.io.recordings import Recording, listed_channels, open_recording, table_units
 from afterimage.io.series import write_series
 from afterimage.io.tables import write_tsv
+from afterimage.preprocess.meeg.channels import (
+    agree_on_channels,
+    check_units,
+    describe_units,
+    set_positions,
+)
 from afterimage.preprocess.meeg.quality import Found, Units, quality_dataset
 
 if TYPE_CHECKING:
+    import mne
+
     from afterimage.preprocess.meeg.bad_segments import BadSegments
-    from afterimage.stages.clean_meeg import Config, Outputs, Run
+    from afterimage.stages.clean_meeg import Config, Inputs, Outputs
 
 #: Columns of the table of trials.
 EVENT_COLUMNS = (
     "onset", "duration", "sample", "trial_type", "stimulus_id", "file",
 )  # fmt: skip
+
+
+@dataclass
+class Run:
+    """A run on its way from recorded to clean.
+
+    Attributes
+    ----------
+    raw : mne.io.BaseRaw
+        Loaded; changed in place or replaced.
+    events : Events
+    where : str
+        Subject and file, for messages.
+    recorded_rate_hz : float
+    line_freq_hz : float or None
+    units : Units
+        Channels of the brain, in order.
+    found : Found
+    notes : list of str
+    not_finite : list of str
+        Channels with values that are no numbers, set to 0.
+    reference : str
+    """
+
+    raw: mne.io.BaseRaw
+    events: Events
+    where: str
+    recorded_rate_hz: float
+    line_freq_hz: float | None
+    units: Units
+    found: Found
+    notes: list[str]
+    not_finite: list[str] = field(default_factory=list)
+    reference: str = "as recorded"
+
+    @property
+    def rate_hz(self) -> float:
+        """Sampling rate in Hz."""
+        return float(self.raw.info["sfreq"])
+
+
+def open_run(inputs: Inputs, config: Config) -> tuple[Run, Recording]:
+    """Read events and recording; check units, channels and positions."""
+    path = inputs.recording
+    subject, modality = unit_of(path), path.parent.name
+    where = f"{subject}, {path}"
+    events = read_events(
+        inputs.events, subject=subject.removeprefix("sub-"),
+        stimulus_column=config.stimulus_column or None, trial_types=config.trial_types,
+        onset_column=config.onset_column, sample="sample",
+    )  # fmt: skip
+    sidecar = read_sidecars(file for file in inputs.sidecars if file.suffix == ".json")
+    listed = listed_channels(inputs.sidecars)
+    recording = open_recording(path, sidecar, where)
+    raw = recording.raw
+    events = drop_late(events, raw.n_times / float(raw.info["sfreq"]), sample="sample")
+    notes = list(events.notes)
+    if absent := [name for name in listed if name not in raw.ch_names]:
+        notes.append(
+            f"channels.tsv lists channels that the recording does not have: {', '.join(absent[:8])}"
+        )
+    notes += agree_on_channels(raw, modality, common_channels(path), where)
+    names = [name for name in raw.ch_names if name not in raw.info["bads"]]
+    notes += check_units(raw, table_units(inputs.sidecars, names), where)
+    if modality == "eeg":
+        notes += set_positions(raw, config.montage, where)
+    line = config.line_freq_hz
+    if line is None:
+        stated = sidecar.get("PowerLineFrequency")
+        line = float(stated) if isinstance(stated, int | float) else None
+        if line is None:
+            notes.append("the line frequency is not known: it was not taken out")
+    units = describe_units(raw)
+    opened = Run(
+        raw, events, where, float(raw.info["sfreq"]), line or None, units, Found.empty(), notes
+    )
+    _set_missing_to_zero(opened)
+    return opened, recording
+
+
+def _set_missing_to_zero(run: Run) -> None:
+    """Take channels with values that are no numbers out of all that follows."""
+    names = run.units.name.tolist()
+    signal = run.raw.get_data(picks=names)
+    broken = ~np.isfinite(signal).all(axis=1)
+    for name in np.array(names)[broken].tolist():
+        run.raw._data[run.raw.ch_names.index(name)] = 0.0
+        run.not_finite.append(name)
+        if name not in run.raw.info["bads"]:
+            run.raw.info["bads"] = [*run.raw.info["bads"], name]
 
 
 def write_run(run: Run, segments: BadSegments, outputs: Outputs, config: Config) -> None:

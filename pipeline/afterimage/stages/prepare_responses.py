@@ -1,4 +1,4 @@
-"""Check one subject's prepared responses, split them by stimulus, write them as trials."""
+"""Check one subject's prepared responses, split them, write them as trials."""
 
 from __future__ import annotations
 
@@ -16,18 +16,22 @@ from afterimage.io.arrays import open_npy
 from afterimage.io.atomic import write_json
 from afterimage.io.tables import Row, read_json, read_tsv
 from afterimage.io.trials import write_trials
-from afterimage.preprocess.responses import noise_ceiling, scan_responses
+from afterimage.preprocess.reliability import Reliability, over_times
+from afterimage.preprocess.responses import scan_responses
 from afterimage.settings import StageConfig
 from afterimage.stages.stimuli import (
     assign_split,
     count_splits,
     read_stimuli,
+    split_by_trial,
     trial_coordinates,
     write_split,
 )
 
-VERSION = 1
+VERSION = 2
 CITES = ("allen2022",)
+#: Columns of the trials that name their condition, kept beside the stimulus.
+LABELS = ("condition", "trial_type")
 #: Trials are read this many at a time.
 CHUNK = 256
 
@@ -74,15 +78,21 @@ def run(
     _check_shape(responses, trials, inputs, subject)
     folder, where = inputs.stimuli_table.parent / "stimuli", f"{subject}, {inputs.trials}"
     stimuli = read_stimuli(inputs.stimuli_table, folder, trials, where)
-    split = assign_split(
-        trials,
-        stimuli,
-        (row["stimulus_id"] for row in read_tsv(inputs.stimuli_table)),
-        (where, str(inputs.stimuli_table)),
-        test_fraction=config.test_fraction,
-        min_training_trials=config.min_training_trials,
-        random_state=config.random_state or 0,
-    )
+    table = read_tsv(inputs.stimuli_table)
+    if any(row["file"] != "n/a" for row in table):
+        split = assign_split(
+            trials,
+            stimuli,
+            (row["stimulus_id"] for row in table),
+            (where, str(inputs.stimuli_table)),
+            test_fraction=config.test_fraction,
+            min_training_trials=config.min_training_trials,
+            random_state=config.random_state or 0,
+        )
+        splits = np.array([split[row["stimulus_id"]] for row in trials])
+    else:
+        # Categories return in every trial: people or runs are in one split, not the categories.
+        split, splits = split_by_trial(trials, stimuli, (where, str(inputs.stimuli_table)))
 
     def chunks() -> Iterator[np.ndarray]:
         for start in range(0, len(responses), CHUNK):
@@ -107,16 +117,17 @@ def run(
         )  # fmt: skip
 
     ids = np.array([row["stimulus_id"] for row in trials])
-    splits = np.array([split[name] for name in ids])
     sidecar = read_json(inputs.sidecar) if inputs.sidecar else {}
-    ceiling = _ceiling(responses, ids, splits, scan.usable)
+    times_s = _times(responses, sidecar, inputs, subject)
+    ceiling = _ceiling(responses, ids, splits, scan.usable, times_s)
     units = _unit_coordinates(inputs, responses.shape[1], scan.usable, ceiling, subject)
     write_trials(
         outputs.trials,
         (np.asarray(chunk, dtype=np.float32)[:, scan.usable] for chunk in chunks()),
-        trial_coordinates(trials, splits, subject),
+        trial_coordinates(trials, splits, subject)
+        | {name: np.array([row[name] for row in trials]) for name in LABELS if name in trials[0]},
         units,
-        _times(responses, sidecar, inputs, subject),
+        times_s,
         {
             "subject": subject.removeprefix("sub-"),
             "response_units": str(sidecar.get("units", "arbitrary")),
@@ -153,18 +164,28 @@ def _check_shape(responses: np.ndarray, trials: list[Row], inputs: Inputs, subje
 
 
 def _ceiling(
-    responses: np.ndarray, ids: np.ndarray, splits: np.ndarray, usable: np.ndarray
+    responses: np.ndarray,
+    ids: np.ndarray,
+    splits: np.ndarray,
+    usable: np.ndarray,
+    times_s: np.ndarray | None,
 ) -> np.ndarray:
-    """Noise ceiling per unit from repeats of training stimuli, in batches of units."""
+    """Noise ceiling per unit from repeats of training stimuli, over times after onset.
+
+    Trials are read stimulus by stimulus, once, so that memory does not grow with their number.
+    """
     rows = np.flatnonzero(splits == "train")
     ceiling = np.full(len(usable), np.nan, dtype=np.float32)
     if len(np.unique(ids[rows])) == len(rows):
         return ceiling
-    for start in range(0, len(usable), 2048):
-        part = np.asarray(responses[rows, start : start + 2048], dtype=np.float32)
-        part = part.reshape(len(rows), part.shape[1], -1).mean(axis=2)
-        ceiling[start : start + 2048] = noise_ceiling(np.nan_to_num(part), ids[rows])
-    ceiling[~usable] = np.nan
+    rows = rows[np.argsort(ids[rows], kind="stable")]
+    times = np.zeros(1) if times_s is None else times_s
+    sums = Reliability((int(usable.sum()), len(times)))
+    for start in range(0, len(rows), CHUNK):
+        part = rows[start : start + CHUNK]
+        trials = np.asarray(responses[part], dtype=np.float32)[:, usable]
+        sums.update(trials.reshape(len(part), -1, len(times)), ids[part])
+    ceiling[usable] = over_times(sums.noise_ceiling(), times)
     return ceiling
 
 
@@ -184,6 +205,8 @@ def _unit_coordinates(
         "ceiling": ceiling,
         "column": np.arange(n_units),
     }
+    if table and "name" in table[0]:
+        coordinates["name"] = np.array([row["name"] for row in table])
     for axis in ("x", "y", "z"):
         if table and axis in table[0]:
             coordinates[axis] = _positions(table, axis, inputs, subject)

@@ -14,15 +14,16 @@ from afterimage.evaluation.metrics import COLUMNS
 from afterimage.io.atomic import write_text
 from afterimage.io.tables import Row, read_json, read_tsv, write_tsv
 from afterimage.reports import model
+from afterimage.reports.comparison import MODALITIES
 from afterimage.reports.provenance import ConfigChange, StageError, StageRun
 from afterimage.reports.scan_words import onset_warning
 from afterimage.reports.scans import ResponseQuality
 from afterimage.reports.time_words import alarm_warning
 from afterimage.settings import StageConfig
-from afterimage.stages import report_stages
-from afterimage.stages.report_time import read_conditions, read_timing
+from afterimage.stages import evaluate_subjects, report_stages
+from afterimage.stages.report_time import read_condition_notes, read_conditions, read_timing
 
-VERSION = 2
+VERSION = 3
 CITES = ("molder2021", "gorgolewski2016")
 
 
@@ -42,10 +43,15 @@ class Config(StageConfig):
 
 @dataclass(frozen=True)
 class Inputs:
-    """What must be there: the trials of the subjects that ran, and scores where there are pictures."""
+    """What must be there: the trials of the subjects that ran, and scores where there are pictures.
+
+    Without pictures, the conditions told apart in people left out, where there are several.
+    """
 
     trials: tuple[Path, ...]
     metrics: tuple[Path, ...] = ()
+    conditions: Path | None = None
+    subjects: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -91,11 +97,18 @@ def build(root: Path, config: Config) -> str:
         for label, rows in units.items()
         for link in report_stages.chain(root / f"sub-{label}", rows, config.sections)
     }
+    compared, compared_notes = _compared(root, units, config.sections)
+    if compared:
+        links["evaluate_subjects"] = evaluate_subjects
     return assemble_group(
         model.GroupReport(
             subjects=subjects,
             metrics=_rows(metrics),
+            conditions=read_conditions(root / "group" / "conditions.tsv"),
+            condition_notes=read_condition_notes(root / "group" / "conditions.tsv"),
             leak_linter=[*_linter(root, labels), *_across_subjects(root, labels)],
+            compared=compared,
+            compared_notes=compared_notes,
             stages=[
                 StageRun(stage, module.VERSION, cites=module.CITES)
                 for stage, module in links.items()
@@ -116,6 +129,42 @@ def _rows(paths: Iterable[Path]) -> list[Row]:
     return [
         row for path in paths for row in read_tsv(path, required=("subject", "label", "metric"))
     ]
+
+
+def _compared(
+    root: Path, units: dict[str, list[Row]], sections: dict[str, Any]
+) -> tuple[list[Row], list[str]]:
+    """Read the comparison of subjects; where there is none, say why if there could be one."""
+    table = root / "group" / "subjects.tsv"
+    details = report_stages.optional_json(table.with_suffix(".json"))
+    if table.is_file() and details is not None:
+        notes = [str(note) for note in details.get("notes", ())]
+        for found in details.get("comparisons", ()):
+            name = MODALITIES.get(found["modality"], found["modality"])
+            notes.append(
+                f"{name}: {len(found['subjects'])} people on {found['n_units']} common units; "
+                f"feature block {found['block']}, {found['n_gallery']} pictures to choose from."
+            )
+            notes += [str(note) for note in found["notes"]]
+        return read_tsv(table, required=("subject", "analysis")), notes
+    pictured: dict[str, list[str]] = {}
+    for label, rows in units.items():
+        if report_stages.has_pictures(rows):
+            pictured.setdefault(str(rows[0].get("modality")), []).append(label)
+    several = {kind for kind, labels in pictured.items() if len(labels) > 1}
+    if several & set(MODALITIES) and not sections.get("evaluate_subjects", {}).get("enabled"):
+        return [], ["Switched off (evaluate_subjects.enabled)."]
+    if several & set(MODALITIES):
+        return [], [
+            "All of them are needed, and something failed. To compare the others, run again with "
+            "--participant-label and their labels."
+        ]
+    if several:
+        return [], [
+            f"The units of {' and '.join(sorted(several))} are each person's own, so that no decoder "
+            "goes from one to another. EEG and MEG are compared."
+        ]
+    return [], []
 
 
 def _subject(
@@ -139,6 +188,7 @@ def _subject(
         stage=fatal[0].stage if fatal else "",
         message=fatal[0].message if fatal else "",
         warnings=[*_warnings(quality), *_alarms(folder, name)],
+        left_out=[error.message for error in errors if error.partial],
         n_units=quality["n_units_kept"] if quality else None,
         n_train_trials=quality["n_trials"].get("train", 0) if quality else None,
         n_test_stimuli=quality["n_stimuli"].get("test", 0) if quality else None,
@@ -183,7 +233,10 @@ def _across_subjects(root: Path, labels: list[str]) -> list[dict[str, Any]]:
         path = root / f"sub-{label}" / f"sub-{label}_split.tsv"
         if path.is_file():
             for row in read_tsv(path):
-                split.setdefault(row["stimulus_id"], set()).add(row["split"])
+                if row.get("file", "n/a") != "n/a":  # a category is seen by all, in any split
+                    split.setdefault(row["stimulus_id"], set()).add(row["split"])
+    if not split:
+        return []
     crossing = sorted(name for name, values in split.items() if len(values) > 1)
     detail = f"{len(split)} stimuli, each in one split for all subjects"
     if crossing:

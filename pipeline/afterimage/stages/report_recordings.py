@@ -65,6 +65,10 @@ def counts(quality: dict[str, Any] | None) -> dict[str, Any]:
     return found
 
 
+#: What channels of a kind are called; magnetometers and gradiometers stand side by side.
+CHANNELS = {"eeg": "EEG channel", "mag": "MEG channel", "grad": "MEG channel"}
+
+
 def read_responses(path: Path, quality: dict[str, Any] | None) -> model.Responses | None:
     """Read an even choice of the trials and units of a file of trials."""
     if not path.is_file():
@@ -78,14 +82,17 @@ def read_responses(path: Path, quality: dict[str, Any] | None) -> model.Response
         units = np.unique(np.linspace(0, n_units - 1, min(n_units, SHOWN)).astype(int))
         part = dataset.isel(trial=trials, unit=units)
         kind = str(dataset["kind"].values[0])
+        n_shown = np.unique(dataset["stimulus"].values.astype(str), return_counts=True)[1]
         return model.Responses(
             responses=np.asarray(part["responses"].values),
             stimulus=part["stimulus"].values.astype(str).tolist(),
             split=part["split"].values.astype(str).tolist(),
             roi=["" if roi == "n/a" else roi for roi in part["roi"].values.astype(str)],
             ceiling=np.asarray(part["ceiling"].values),
-            unit_kind=f"{kind} channel" if kind in ("eeg", "mag", "grad") else kind,
+            unit_kind=CHANNELS.get(kind, kind),
+            times_s=np.asarray(part["time"].values) if "time" in part.coords else None,
             n_dropped_units=quality["n_units"] - quality["n_units_kept"] if quality else 0,
+            n_shown=n_shown.tolist(),
         )
 
 

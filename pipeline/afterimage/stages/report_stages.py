@@ -87,10 +87,9 @@ def chain(folder: Path, rows: Sequence[Row], sections: dict[str, Any]) -> list[L
     recorded = has_recordings(folder, rows)
     first = RECORDED if recorded else SCANNED if has_scans(folder, rows) else PREPARED
     links = [*first, *(PICTURED if has_pictures(rows) else ())]
-    if recorded:
-        told = any(folder.glob("decoding/*_conditions.tsv"))
-        links += TIMED if has_pictures(rows) else ()
-        links += CONDITIONS if told or not has_pictures(rows) else ()
+    told = any(folder.glob("decoding/*_conditions.tsv"))
+    links += TIMED if recorded and has_pictures(rows) else ()
+    links += CONDITIONS if told or (recorded and not has_pictures(rows)) else ()
     trained = sections.get("train_generator", {}).get("enabled")
     return [link for link in links if link[0] != "train_generator" or trained]
 

@@ -29,7 +29,7 @@ from afterimage.stages.report_stages import (
     stage_runs,
     versions,
 )
-from afterimage.stages.report_time import read_conditions, read_timing
+from afterimage.stages.report_time import read_condition_notes, read_conditions, read_timing
 
 VERSION = 2
 CITES = ("molder2021", "gorgolewski2016")
@@ -118,6 +118,7 @@ def build(root: Path, subject: str, config: Config) -> str:
         recordings=recordings,
         timing=read_timing(folder / "evaluation" / f"{name}_time.nc"),
         conditions=read_conditions(folder / "decoding" / f"{name}_conditions.tsv"),
+        condition_notes=read_condition_notes(folder / "decoding" / f"{name}_conditions.tsv"),
         responses=read_responses(folder / f"{name}_trials.nc", quality),
         stages=[
             *stage_runs(root, name, rows, config.sections, errors),

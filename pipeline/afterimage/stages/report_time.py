@@ -139,6 +139,19 @@ def read_conditions(table: Path) -> list[ConditionScore]:
     return sorted(scores, key=lambda s: [c.metric for c in scores].index(s.metric))
 
 
+def read_condition_notes(table: Path) -> list[str]:
+    """Read what was left out of the decoding of conditions, and why; none where it is absent."""
+    details = optional_json(table.with_suffix(".json")) or {}
+    notes = [str(note) for note in details.get("notes", ())]
+    for entry in details.get("contrasts", ()):
+        notes += [
+            f"{entry.get('contrast')}, {entry.get('classifier')}: {note}"
+            for note in entry.get("notes", ())
+            if not str(note).startswith("the alarm rings")  # said of the rows themselves
+        ]
+    return notes
+
+
 def _condition(row: Row, classes: dict[str, list[str]]) -> ConditionScore | None:
     value = as_number(row.get("value"))
     if value is None:
@@ -172,9 +185,8 @@ def _condition(row: Row, classes: dict[str, list[str]]) -> ConditionScore | None
 
 
 def _contrast_name(contrast: str, classes: list[str]) -> str:
-    """Name a contrast by its classes where they are few and it has no name of its own."""
-    return (
-        " against ".join(classes)
-        if contrast == "conditions" and 1 < len(classes) < 4
-        else contrast
-    )
+    """Name a contrast by its classes where they are few, behind its own name where it has one."""
+    told = " against ".join(classes) if 1 < len(classes) < 4 else ""
+    if contrast == "conditions":
+        return told or contrast
+    return f"{contrast} ({told})" if told else contrast

@@ -44,6 +44,7 @@ STAGES = (
     "reconstruct",
     "evaluate",
     "evaluate_time",
+    "evaluate_subjects",
     "report_subject",
     "report_group",
 )

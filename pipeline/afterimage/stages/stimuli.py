@@ -119,6 +119,13 @@ def assign_split(
             value = trial.get("split", "n/a")
             table = where[0] if value != "n/a" else where[1]
             value = value if value != "n/a" else stimuli[name].get("split", "n/a")
+            if by_stimulus and value == "n/a" and "split" not in stimuli[name]:
+                raise InputError(
+                    "a stimulus is not in the table of stimuli, which says the splits",
+                    where=f"{where[0]}, {where[1]}", found=name,
+                    expected="a row for every stimulus that was shown",
+                    fix="add the row, or correct the name in the events",
+                )  # fmt: skip
             if value not in SPLITS:
                 raise InputError(
                     "a stimulus has no known split", where=f"{table}, {name}",
@@ -151,6 +158,46 @@ def assign_split(
                 fix="check the split; min_training_trials sets the minimum",
             )
     return split
+
+
+def split_by_trial(
+    trials: Sequence[Row], stimuli: Mapping[str, Row], where: tuple[str, str]
+) -> tuple[dict[str, str], np.ndarray]:
+    """Give each trial its own split, where stimuli are categories and have no pictures.
+
+    Parameters
+    ----------
+    trials, stimuli, where
+        As of `assign_split`.
+
+    Returns
+    -------
+    by_stimulus : dict
+        Stimulus id to its split; ``n/a`` for a category that is in several.
+    splits : array of str, shape (n_trials,)
+        The trial's own split, else that of its stimulus, else ``train``.
+
+    Raises
+    ------
+    InputError
+        For an unknown split.
+    """
+    splits = []
+    by_stimulus: dict[str, str] = {}
+    for number, trial in enumerate(trials, start=2):
+        name = trial["stimulus_id"]
+        value = trial.get("split", "n/a")
+        value = stimuli[name].get("split", "n/a") if value == "n/a" else value
+        value = "train" if value == "n/a" else value
+        if value not in SPLITS:
+            raise InputError(
+                "a trial has no known split", where=f"{where[0]}, line {number}",
+                found=value, expected=f"{', '.join(SPLITS)} or n/a", fix="correct the column",
+            )  # fmt: skip
+        splits.append(value)
+        if by_stimulus.setdefault(name, value) != value:
+            by_stimulus[name] = "n/a"
+    return by_stimulus, np.array(splits)
 
 
 def trial_coordinates(

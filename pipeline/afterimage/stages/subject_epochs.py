@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from afterimage.io.trials import Cuts, open_reader, write_lazy_trials
-from afterimage.preprocess.meeg.reliability import Reliability, over_times
 from afterimage.preprocess.meeg.whitening import Whitening, fit_whitening
+from afterimage.preprocess.reliability import Reliability, over_times
 from afterimage.preprocess.responses import repeat_index
 
 if TYPE_CHECKING:

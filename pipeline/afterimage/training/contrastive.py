@@ -1,7 +1,9 @@
 """Training brain encoders to find the image among others, and to predict its features.
 
 The loss is that of Benchetrit et al. 2023 (arXiv:2310.19812): lambda * CLIP + (1 - lambda) * MSE.
-Image features are normalised, brain features are not, and their length sets the temperature.
+Image features are normalised, brain features are not, and their length sets the temperature. What
+differs: images are projected too, linearly (as in NeuroBridge, arXiv:2511.06836): normalised whole,
+an image that varies most in what a brain does not show would be found less often than it could be.
 """
 
 from __future__ import annotations
@@ -62,17 +64,21 @@ class BrainToImage(nn.Module):
         ``network(signals, subjects, places)`` to (n, network.n_representation).
     n_features : int
         Features of the target.
+    n_embedding : int
+        Dimensions in which brain and image meet.
     contrastive_weight : float
         lambda.
     """
 
-    def __init__(self, network: Any, n_features: int, contrastive_weight: float) -> None:
+    def __init__(
+        self, network: Any, n_features: int, n_embedding: int, contrastive_weight: float
+    ) -> None:
         super().__init__()
         self.network = network
         self.contrastive_weight = contrastive_weight
-        n = network.n_representation
-        self.contrastive = nn.Sequential(nn.LayerNorm(n), nn.Linear(n, n_features))
-        self.regression = nn.Linear(n_features, n_features)
+        self.contrastive = nn.Linear(network.n_representation, n_embedding)
+        self.images = nn.Linear(n_features, n_embedding, bias=False)
+        self.regression = nn.Linear(n_embedding, n_features)
 
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Return the representation, the contrastive embedding and the predicted features."""
@@ -87,7 +93,8 @@ class BrainToImage(nn.Module):
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(seed)
             _, embedding, predicted = self.encode(batch)
-        contrast = image_to_brain_loss(embedding, batch["targets"], batch["stimulus"])
+        images = self.images(batch["targets"])
+        contrast = image_to_brain_loss(embedding, images, batch["stimulus"])
         error = mse_loss(predicted.float(), batch["targets"])
         share = self.contrastive_weight
         return share * contrast + (1 - share) * error
@@ -147,6 +154,26 @@ def ranks(embedding: np.ndarray, targets: np.ndarray, own: np.ndarray) -> np.nda
     return found
 
 
+def held_out_score(
+    model: BrainToImage, trials: Trials, validation: np.ndarray, chunk: int
+) -> float:
+    """Minus the mean log rank of the own image among those of the same trials."""
+    candidates, own = np.unique(trials.stimulus[validation], return_inverse=True)
+    images = project_images(model, trials.targets[candidates])
+    logs = [
+        np.log1p(ranks(encode(model, trials, part)[1], images, row))
+        for part, row in zip(_pieces(validation, chunk), _pieces(own, chunk), strict=True)
+    ]
+    return -float(np.concatenate(logs).mean())
+
+
+def project_images(model: BrainToImage, targets: np.ndarray) -> np.ndarray:
+    """Image features, standardised (g, n_features), where they meet the brain's embedding."""
+    weight = model.images.weight.detach().float().cpu().numpy()
+    projected: np.ndarray = targets @ weight.T
+    return projected
+
+
 def fit_encoder(
     model: BrainToImage,
     trials: Trials,
@@ -178,16 +205,9 @@ def fit_encoder(
     EarlyStopping
         With the history of (step, minus the mean log rank).
     """
-    candidates, own = np.unique(trials.stimulus[validation], return_inverse=True)
-
-    def score() -> float:
-        logs = [
-            np.log1p(ranks(encode(model, trials, part)[1], trials.targets[candidates], row))
-            for part, row in zip(_pieces(validation, chunk), _pieces(own, chunk), strict=True)
-        ]
-        return -float(np.concatenate(logs).mean())
-
-    stopping = EarlyStopping(score, every, patience)
+    stopping = EarlyStopping(
+        lambda: held_out_score(model, trials, validation, chunk), every, patience
+    )
     train(
         model,
         lambda indices, _step: collate(trials, training[indices]),

@@ -1,9 +1,9 @@
 """Common spatial patterns (Ramoser, Mueller-Gerking & Pfurtscheller 2000, doi:10.1109/86.895946).
 
-Spatial filters whose power differs most between classes (mne), log power, then shrinkage LDA. What
-differs: the covariances are shrunk (oracle approximating shrinkage), and the filters that show the
-most mutual information with the classes are kept (Grosse-Wentrup & Buss 2008,
-doi:10.1109/TBME.2008.921154), which is also what makes more than two classes possible.
+Spatial filters whose power differs most between classes (pyriemann), log power, then shrinkage LDA.
+What differs: the covariance of each trial is shrunk (oracle approximating shrinkage) and computed
+once, however often the labels are permuted; and of more than two classes the filters that show the
+most mutual information are kept (Grosse-Wentrup & Buss 2008, doi:10.1109/TBME.2008.921154).
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from afterimage.decoding.conditions.classifier import ConditionClassifier, band_pass
+from afterimage.decoding.conditions.classifier import (
+    ConditionClassifier,
+    band_pass,
+    oas_covariances,
+)
 from afterimage.decoding.conditions.registry import CLASSIFIERS
-from afterimage.decoding.conditions.window_lda import shrinkage_lda
 from afterimage.settings import Settings
 
 
@@ -37,25 +40,25 @@ class CSPLDA(ConditionClassifier):
     settings: CSPLDASettings
 
     def extract(self, trials: np.ndarray) -> np.ndarray:
-        """Trials in the band, cut to the window, (n_trials, n_channels, n_inside)."""
+        """Shrunk covariance of each trial in the band, (n_trials, n_channels, n_channels)."""
         filtered = band_pass(
             trials, self.sampling_rate_hz, self.settings.low_hz, self.settings.high_hz
         )
-        return filtered[:, :, self.inside]
+        return oas_covariances(filtered[:, :, self.inside])
 
     def supervised(self, n_classes: int) -> Any:
         """Spatial filters and LDA, both from the labels of the training trials."""
-        from mne.decoding import CSP
+        from pyriemann.spatialfilters import CSP
         from sklearn.pipeline import make_pipeline
 
-        return make_pipeline(
-            CSP(self.settings.n_components, reg="oas", log=True),
-            shrinkage_lda(n_classes),
-        )
+        return make_pipeline(CSP(self.settings.n_components, log=True), shrinkage_lda(n_classes))
 
-    def fit_model(self, features: np.ndarray, labels: np.ndarray) -> Any:
-        """Fit filters and LDA; silently, as this is done for every fold and permutation."""
-        import mne
 
-        with mne.use_log_level("error"):
-            return super().fit_model(features, labels)
+def shrinkage_lda(n_classes: int) -> Any:
+    """Return an LDA whose covariance within classes is shrunk, with equal priors."""
+    from sklearn.covariance import LedoitWolf
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    return LinearDiscriminantAnalysis(
+        solver="lsqr", covariance_estimator=LedoitWolf(), priors=np.full(n_classes, 1 / n_classes)
+    )

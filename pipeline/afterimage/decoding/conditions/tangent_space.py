@@ -13,7 +13,11 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from afterimage.decoding.conditions.classifier import ConditionClassifier, band_pass
+from afterimage.decoding.conditions.classifier import (
+    ConditionClassifier,
+    band_pass,
+    oas_covariances,
+)
 from afterimage.decoding.conditions.registry import CLASSIFIERS
 from afterimage.settings import Settings
 
@@ -39,13 +43,10 @@ class TangentSpaceClassifier(ConditionClassifier):
 
     def extract(self, trials: np.ndarray) -> np.ndarray:
         """Shrunk covariance of each trial in the band, (n_trials, n_channels, n_channels)."""
-        from pyriemann.estimation import Covariances
-
         filtered = band_pass(
             trials, self.sampling_rate_hz, self.settings.low_hz, self.settings.high_hz
         )
-        covariances: np.ndarray = Covariances("oas").transform(filtered[:, :, self.inside])
-        return covariances
+        return oas_covariances(filtered[:, :, self.inside])
 
     def label_free(self) -> Any:
         """Tangent space at the Riemannian mean of the training trials."""

@@ -13,7 +13,11 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from afterimage.decoding.conditions.classifier import ConditionClassifier, time_bins
+from afterimage.decoding.conditions.classifier import (
+    ConditionClassifier,
+    oas_covariances,
+    time_bins,
+)
 from afterimage.decoding.conditions.registry import CLASSIFIERS
 from afterimage.decoding.conditions.tangent_space import tangent_regression
 from afterimage.settings import Settings
@@ -48,8 +52,21 @@ class XdawnClassifier(ConditionClassifier):
         from pyriemann.tangentspace import TangentSpace
         from sklearn.pipeline import make_pipeline
 
+        class BatchedCovariances(XdawnCovariances):
+            """The same covariances, of all trials at once."""
+
+            def transform(self, X: np.ndarray) -> np.ndarray:
+                """(n_trials, n_channels, n_times) to (n_trials, 2 n_rows, 2 n_rows)."""
+                means = np.broadcast_to(self.P_, (len(X), *self.P_.shape))
+                return oas_covariances(np.concatenate([means, self.Xd_.transform(X)], axis=1))
+
         return make_pipeline(
-            XdawnCovariances(self.settings.n_filters, estimator="oas", xdawn_estimator="oas"),
+            BatchedCovariances(self.settings.n_filters, xdawn_estimator=_oas),
             TangentSpace(metric="riemann"),
             tangent_regression(self.settings.inverse_penalty),
         )
+
+
+def _oas(signal: np.ndarray) -> np.ndarray:
+    """Shrunk covariance of one signal, (n_channels, n_times) to (n_channels, n_channels)."""
+    return np.asarray(oas_covariances(signal[None])[0])

@@ -1,12 +1,14 @@
 """Bigdely-Shamlo et al. (2015), doi:10.3389/fninf.2015.00016: bad channels of a recording (PREP).
 
-Six criteria, robust over channels and windows of one second: no signal, deviating amplitude, no
-correlation with any other channel, jumps that no other channel sees, high-frequency noise, and no
-agreement with what random subsets of the others predict (RANSAC, EEG with positions only). What differs from
-the paper: the median over good channels is the reference until all bad ones are found, both limits
-of a robust score must be passed by absolute ones too, so that a clean recording has no bad channel,
-and fewer than `FEW` channels are judged by absolute amplitudes alone, since "deviating" means
-nothing among four.
+Seven criteria, robust over channels and windows of one second: no signal, deviating amplitude, no
+correlation with any other channel, jumps that no other channel sees, high-frequency noise, slow
+waves that no other channel sees, and no agreement with what random subsets of the others predict
+(RANSAC, EEG with positions only). What differs from the paper: slow waves (0.1 to 1 Hz, windows of
+4 s), which the high-pass filter of the other criteria hides and the filters of the cleaning keep;
+the median over good channels is the reference until all bad ones are found; both limits of a robust
+score must be passed by absolute ones too, so that a clean recording has no bad channel; and fewer
+than `FEW` channels are judged by absolute amplitudes alone, since "deviating" means nothing among
+four.
 """
 
 from __future__ import annotations
@@ -34,6 +36,11 @@ _Z_NOISE = 5.0
 _MIN_CORRELATION = 0.4
 _MIN_RANSAC = 0.75
 _MAX_JUMPS = 0.1
+# Slow waves: their rate is kept low, so that they cost little; electrodes drift alone now and then.
+_SLOW_HZ = 10.0
+_SLOW_WINDOW_S = 4.0
+_SLOW_RATIO = 4.0
+_MAX_SLOW = 0.15
 
 
 @dataclass
@@ -46,8 +53,8 @@ class BadChannels:
         Name to why, reasons joined by ", ".
     scores : dict of dict
         Criterion to channel to value: ``deviation`` and ``noise`` (robust z), ``correlation`` (best
-        one with another channel, median over windows), ``flat`` and ``jumps`` (share of windows) and
-        ``ransac`` (share of windows that the others do not predict).
+        one with another channel, median over windows), ``flat``, ``jumps`` and ``slow`` (share of
+        windows) and ``ransac`` (share of windows that the others do not predict).
     """
 
     reasons: dict[str, str] = field(default_factory=dict)
@@ -104,7 +111,7 @@ def find_bad_channels(
         if len(left) < FEW:
             _implausible(broad, left, kind, found)
             continue
-        _compare(broad, left, kind, rate_hz, found)
+        _compare(broad, _slow_waves(signal[usable], rate_hz), left, kind, rate_hz, found)
         if ransac and kind == "eeg" and len(left) >= 2 * FEW:
             _predict(raw, broad, left, rate_hz, found, random_state)
     return found
@@ -117,6 +124,21 @@ def _high_pass(signal: np.ndarray, rate_hz: float) -> np.ndarray:
     if signal.shape[1] < 3 * rate_hz:
         return signal - signal.mean(axis=1, keepdims=True)
     filtered: np.ndarray = sosfiltfilt(butter(2, 1.0, "high", fs=rate_hz, output="sos"), signal)
+    return filtered
+
+
+def _slow_waves(signal: np.ndarray, rate_hz: float) -> np.ndarray | None:
+    """Return 0.1 to 1 Hz at `_SLOW_HZ`; None where the recording is too short to see them."""
+    from scipy.signal import butter, sosfiltfilt
+
+    if signal.shape[1] < 5 * _SLOW_WINDOW_S * rate_hz:
+        return None
+    # Means over blocks are enough of a filter for what follows below 1 Hz.
+    step = max(1, int(rate_hz / _SLOW_HZ))
+    n_blocks = signal.shape[1] // step
+    coarse = signal[:, : n_blocks * step].reshape(len(signal), n_blocks, step).mean(axis=2)
+    sos = butter(2, [0.1, 1.0], "band", fs=rate_hz / step, output="sos")
+    filtered: np.ndarray = sosfiltfilt(sos, coarse - coarse.mean(axis=1, keepdims=True))
     return filtered
 
 
@@ -153,9 +175,14 @@ def _robust_z(values: np.ndarray, good: np.ndarray) -> np.ndarray:
 
 
 def _compare(
-    signal: np.ndarray, names: list[str], kind: str, rate_hz: float, found: BadChannels
+    signal: np.ndarray,
+    slow: np.ndarray | None,
+    names: list[str],
+    kind: str,
+    rate_hz: float,
+    found: BadChannels,
 ) -> None:
-    """Compare each channel with all others: amplitude, noise, correlation.
+    """Compare each channel with all others: amplitude, noise, correlation, slow waves.
 
     The statistics of the others must not be spoiled by bad ones, so that all is done twice: the
     second time by what was good the first time.
@@ -173,10 +200,10 @@ def _compare(
         apart = np.abs(log_amplitude - np.median(log_amplitude[good])) > np.log(2.0)
         low = deviation < 0
         loud = (np.abs(deviation) > _Z_DEVIATION) & apart
-        best = _best_correlation(referenced, rate_hz, good)
+        best = _best_correlation(_below_40_hz(referenced, rate_hz), int(rate_hz), good)
         correlation = np.median(best, axis=0)
         lone = (correlation < _MIN_CORRELATION) | ((best < _MIN_CORRELATION).mean(axis=0) > 0.4)
-        jumps = _jumps(referenced, rate_hz, good, best)
+        jumps = _jumps(referenced, int(rate_hz), good, best, _Z_DEVIATION, 3.0)
         # A quiet channel near the reference electrode agrees with the others; a dead one does not.
         loud &= ~low | (correlation < 0.7)
         noise, noisy = np.zeros(len(names)), np.zeros(len(names), dtype=bool)
@@ -184,13 +211,21 @@ def _compare(
             share = _fast_share(referenced, fast, good, kind)
             noise = _robust_z(np.log(share), good)
             noisy = (noise > _Z_NOISE) & (share > 3 * np.median(share[good]))
-        now = ~(loud | lone | noisy | (jumps > _MAX_JUMPS))
+        waves = np.zeros(len(names))
+        if slow is not None:
+            apart_slow = slow - np.median(slow[good], axis=0) if kind == "eeg" else slow
+            n_window = int(_SLOW_WINDOW_S * _SLOW_HZ)
+            alike = _best_correlation(apart_slow, n_window, good)
+            waves = _jumps(apart_slow, n_window, good, alike, 0.0, _SLOW_RATIO)
+        now = ~(loud | lone | noisy | (jumps > _MAX_JUMPS) | (waves > _MAX_SLOW))
         if now.sum() < FEW or (now == good).all():
             break
         good = now
     found.add(names, "deviation", deviation, loud)
     found.add(names, "correlation", correlation, lone)
     found.add(names, "jumps", jumps, jumps > _MAX_JUMPS)
+    if slow is not None:
+        found.add(names, "slow", waves, waves > _MAX_SLOW)
     if fast is not None:
         found.add(names, "noise", noise, noisy)
 
@@ -205,23 +240,27 @@ def _fast_share(
     return np.maximum(share, 1e-12)
 
 
-def _windows(n_times: int, rate_hz: float) -> list[slice]:
-    """Return windows of one second, spread over the recording."""
-    n_samples = int(rate_hz)
+def _windows(n_times: int, n_samples: int) -> list[slice]:
+    """Return windows of a number of samples, spread over the recording."""
     n_windows = max(1, n_times // n_samples)
     chosen = np.unique(np.linspace(0, n_windows - 1, min(n_windows, _MAX_WINDOWS)).astype(int))
     return [slice(n * n_samples, (n + 1) * n_samples) for n in chosen.tolist()]
 
 
-def _best_correlation(signal: np.ndarray, rate_hz: float, good: np.ndarray) -> np.ndarray:
-    """Return the correlation with the two most alike good channels, (n_windows, n_channels)."""
+def _below_40_hz(signal: np.ndarray, rate_hz: float) -> np.ndarray:
+    """Take out noise that all amplifiers have: what is asked for is agreement."""
     from scipy.signal import butter, sosfiltfilt
 
-    # Noise that all amplifiers have is not of interest: agreement is, below 40 Hz.
-    if rate_hz > 90 and signal.shape[1] > 3 * rate_hz:
-        signal = sosfiltfilt(butter(4, 40.0, "low", fs=rate_hz, output="sos"), signal)
+    if rate_hz <= 90 or signal.shape[1] <= 3 * rate_hz:
+        return signal
+    filtered: np.ndarray = sosfiltfilt(butter(4, 40.0, "low", fs=rate_hz, output="sos"), signal)
+    return filtered
+
+
+def _best_correlation(signal: np.ndarray, n_samples: int, good: np.ndarray) -> np.ndarray:
+    """Return the correlation with the two most alike good channels, (n_windows, n_channels)."""
     best = []
-    for window in _windows(signal.shape[1], rate_hz):
+    for window in _windows(signal.shape[1], n_samples):
         part = signal[:, window] - signal[:, window].mean(axis=1, keepdims=True)
         norm = np.linalg.norm(part, axis=1, keepdims=True)
         part = part / np.maximum(norm, 1e-30)
@@ -232,16 +271,22 @@ def _best_correlation(signal: np.ndarray, rate_hz: float, good: np.ndarray) -> n
 
 
 def _jumps(
-    signal: np.ndarray, rate_hz: float, good: np.ndarray, correlation: np.ndarray
+    signal: np.ndarray,
+    n_samples: int,
+    good: np.ndarray,
+    correlation: np.ndarray,
+    spreads: float,
+    ratio: float,
 ) -> np.ndarray:
     """Return the share of windows in which a channel goes its own way, far from the others.
 
-    A blink is as large, but neighbours see it too.
+    Far is more than ``spreads`` robust deviations, and than ``ratio`` times the median, over
+    channels. A blink is as large, but neighbours see it too.
     """
-    windows = _windows(signal.shape[1], rate_hz)
+    windows = _windows(signal.shape[1], n_samples)
     span = np.log([np.ptp(signal[:, window], axis=1) + 1e-30 for window in windows])
     low, middle, high = np.percentile(span[:, good], [25, 50, 75], axis=1)[:, :, None]
-    far = span - middle > np.maximum(_Z_DEVIATION * 0.7413 * (high - low), np.log(3.0))
+    far = span - middle > np.maximum(spreads * 0.7413 * (high - low), np.log(ratio))
     share: np.ndarray = (far & (correlation < 0.8)).mean(axis=0)
     return share
 
@@ -263,7 +308,7 @@ def _predict(
     places = np.array([raw.info["chs"][raw.ch_names.index(name)]["loc"][:3] for name in kept])
     if len(kept) < 2 * FEW or not np.isfinite(places).all() or not places.any(axis=1).all():
         return
-    windows = _windows(signal.shape[1], rate_hz)
+    windows = _windows(signal.shape[1], int(rate_hz))
     windows = [windows[n] for n in np.unique(np.linspace(0, len(windows) - 1, 100).astype(int))]
     chosen = signal[good]
     chosen = chosen - np.median(chosen, axis=0)

@@ -55,8 +55,17 @@ def check_units(raw: mne.io.BaseRaw, declared: Collection[str], where: str) -> l
         step = max(1, raw.n_times // 20_000)
         # Differences of one sample would miss slow signals; those of a tenth of a second do not.
         lag = max(1, round(0.1 * raw.info["sfreq"] / step))
-        values = np.nan_to_num(raw.get_data(picks=picks)[:, ::step])
+        values = raw.get_data(picks=picks)[:, ::step]
+        finite = np.isfinite(values)
+        values = np.where(finite, values, 0.0)
         amplitude = robust_deviation(values[:, lag:] - values[:, :-lag])
+        if not finite.all(axis=1).any():
+            raise InputError(
+                "all channels have values that are not finite", where=where,
+                found=f"{1 - finite.mean():.1%} of the values are no numbers",
+                expected="numbers throughout, in some channels at least",
+                fix="export the recording again, cut where it was interrupted",
+            )  # fmt: skip
         if not (amplitude > 0).any():
             raise InputError(
                 "all channels are flat", where=where, found=f"{len(picks)} channels without signal",
@@ -68,6 +77,11 @@ def check_units(raw: mne.io.BaseRaw, declared: Collection[str], where: str) -> l
             continue
         unit = {"eeg": "V", "mag": "T", "grad": "T/m"}[kind]
         sane = low <= typical * 1e-6 <= high
+        hint = ""
+        if kind == "eeg" and (sane or low <= typical * 1e6 <= high):
+            hint = ": it looks like microvolt read as volt"
+            if not sane:
+                hint = ": it looks like volt read as microvolt"
         if kind == "eeg" and sane and declared and set(declared) <= _MICRO:
             raw.apply_function(lambda x: x * 1e-6, picks=picks, verbose="error")
             notes.append(
@@ -80,8 +94,7 @@ def check_units(raw: mne.io.BaseRaw, declared: Collection[str], where: str) -> l
             where=where,
             found=f"a typical deviation of {typical:.3g} {unit}"
             + (f"; channels.tsv says {', '.join(sorted(declared))}" if declared else ""),
-            expected=f"{low:g} to {high:g} {unit}"
-            + (": it looks like microvolt read as volt" if kind == "eeg" and sane else ""),
+            expected=f"{low:g} to {high:g} {unit}" + hint,
             fix="write the right unit in the header of the recording"
             + (", or microvolt in channels.tsv" if kind == "eeg" and sane else ""),
         )
@@ -162,8 +175,9 @@ def _match(
         raise InputError(
             "channels of a run are missing" + (" or renamed" if added else ""), where=where,
             found=f"no {', '.join(missing[:8])}" + (f"; but {', '.join(added[:8])}" if added else ""),
-            expected=f"the {len(common)} channels of most runs of the subject",
-            fix="rename the channels as in the other runs, or leave the run out",
+            expected=f"the {len(common)} channels of most runs of the subject, by their channels.tsv",
+            fix="rename the channels as in the other runs, correct their channels.tsv, or leave the "
+            "run out",
         )  # fmt: skip
     if added:
         notes.append(f"channels that other runs do not have are dropped: {', '.join(added[:8])}")

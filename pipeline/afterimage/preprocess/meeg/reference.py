@@ -31,7 +31,8 @@ def set_reference(
     raw : mne.io.BaseRaw
         Loaded.
     reference : str
-        ``auto``: the average where there are at least `MIN_AVERAGE` good channels.
+        ``auto``: the average where there are at least `MIN_AVERAGE` channels, bad ones among them,
+        so that runs of one cap get one reference whatever is broken in each.
 
     Returns
     -------
@@ -55,8 +56,9 @@ def set_reference(
             "there are no good mastoid channels (M1 and M2, TP9 and TP10, A1 and A2, T9 and T10): "
             "the recorded reference is kept"
         ]
-    if reference == "auto" and len(good) < MIN_AVERAGE:
-        note = f"{len(good)} channels are no average of the head: the recorded reference is kept"
+    n_channels = len(mne.pick_types(raw.info, eeg=True, exclude=[]))
+    if reference == "auto" and n_channels < MIN_AVERAGE:
+        note = f"{n_channels} channels are no average of the head: the recorded reference is kept"
         return "as recorded", [note]
     if len(good) < 2:
         return "as recorded", ["an average needs two good channels: the recorded one is kept"]
@@ -104,8 +106,12 @@ def separate_signal_space(
     """
     import mne
 
-    if calibration is None or "meg" not in raw:
+    if "meg" not in raw:
         return raw, []
+    if calibration is None:
+        # Only machines with both kinds of sensors come with a calibration.
+        megin = "mag" in raw and "grad" in raw
+        return raw, ["no SSS: there is no calibration of the machine"] if megin else []
     done = [step for step in raw.info["proc_history"] if step.get("max_info", {}).get("sss_info")]
     if done:
         return raw, ["the recording was separated (SSS) before: not done twice"]
@@ -116,8 +122,9 @@ def separate_signal_space(
             raw, calibration=str(calibration), cross_talk=str(cross_talk) if cross_talk else None,
             st_duration=None, verbose="error",
         )  # fmt: skip
-    except (ValueError, RuntimeError) as error:
-        return raw, [f"no SSS: {str(error).splitlines()[0]}"]
+    except (ValueError, RuntimeError, AttributeError, OSError) as error:
+        # A damaged file of the machine is met as any of these.
+        return raw, [f"no SSS: {' '.join(str(error).split())[:200]}"]
     return separated, ["the signal space was separated (SSS) with the calibration of the machine"]
 
 

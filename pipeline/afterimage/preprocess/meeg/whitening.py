@@ -101,50 +101,62 @@ def shrunk_covariances(
     step = max(1, CACHE_BYTES // (8 * n_units * (n_times + n_units)))
     for start in range(0, n_epochs, step):
         part = slice(start, start + step)
-        covariances[part], intensities[part] = _shrink(epochs[part], shrinkage, standardise, dtype)
+        intensities[part] = _shrink(epochs[part], covariances[part], shrinkage, standardise, dtype)
     return covariances, intensities
 
 
 def _shrink(
-    epochs: np.ndarray, shrinkage: float | None, standardise: bool, dtype: type
-) -> tuple[np.ndarray, np.ndarray]:
-    n_epochs, n_units, n_times = epochs.shape
-    mean = epochs.mean(axis=2, keepdims=True, dtype=np.float64)
+    epochs: np.ndarray,
+    covariances: np.ndarray,
+    shrinkage: float | None,
+    standardise: bool,
+    dtype: type,
+) -> np.ndarray:
+    """Fill ``covariances``, (n_epochs, n_units, n_units); return the intensities, (n_epochs,).
+
+    Correlations are never formed: what is asked of them are sums of their squares, and with D the
+    variances, D^1/2 ((1 - s) R + s c I) D^1/2 is (1 - s) C + s c D.
+    """
+    n_times = epochs.shape[2]
+    mean = np.matmul(epochs, np.full((n_times, 1), 1 / n_times))  # in float64: faster than mean
     x: np.ndarray = np.empty(epochs.shape, dtype=dtype)
     np.subtract(epochs, mean, out=x, casting="same_kind")
-    covariances = np.matmul(x, x.transpose(0, 2, 1)).astype(np.float64, copy=False)
-    covariances /= n_times
-    spread = np.ones((n_epochs, n_units))
+    np.multiply(np.matmul(x, x.transpose(0, 2, 1)), 1 / n_times, out=covariances)
+    variance = np.diagonal(covariances, axis1=1, axis2=2).copy()
+    weights = np.ones_like(variance)  # of squares, so that they are those of standardised units
     if standardise:
-        variance = np.diagonal(covariances, axis1=1, axis2=2)
-        spread = np.sqrt(np.where(variance > 0, variance, 1.0))
-    scale = spread[:, :, None] * spread[:, None, :]
-    if standardise:
-        covariances /= scale
-    centre = np.trace(covariances, axis1=1, axis2=2) / n_units
+        np.divide(1, variance, out=weights, where=variance > 0)
+    centre = (weights * variance).mean(axis=1)
     if shrinkage is None:
         np.square(x, out=x)
-        norms = np.matmul((1 / spread[:, None, :] ** 2).astype(dtype), x)
+        norms = np.matmul(weights[:, None, :].astype(dtype), x)  # (n_epochs, 1, n_times)
         fourth = np.square(norms, dtype=np.float64).sum(axis=(1, 2))
-        intensities = _ledoit_wolf(covariances, centre, fourth, n_times)
+        rows = np.matmul(np.square(covariances), weights[:, :, None])  # (n_epochs, n_units, 1)
+        power = np.matmul(weights[:, None, :], rows)[:, 0, 0]
+        intensities = _ledoit_wolf(power, centre, fourth, epochs.shape[1], n_times)
     else:
-        intensities = np.full(n_epochs, float(shrinkage))
+        intensities = np.full(len(epochs), float(shrinkage))
     covariances *= (1 - intensities)[:, None, None]
-    diagonal = np.arange(n_units)
-    covariances[:, diagonal, diagonal] += (intensities * centre)[:, None]
-    if standardise:
-        covariances *= scale
-    return covariances, intensities
+    diagonal = np.arange(epochs.shape[1])
+    covariances[:, diagonal, diagonal] += (intensities * centre)[:, None] / weights
+    return intensities
 
 
 def _ledoit_wolf(
-    covariances: np.ndarray, centre: np.ndarray, fourth: np.ndarray, n_samples: int
+    power: np.ndarray, centre: np.ndarray, fourth: np.ndarray, n_units: int, n_samples: int
 ) -> np.ndarray:
-    """Return shrinkage intensities from covariances (n, p, p) and sums of squared norms squared."""
-    n_units = covariances.shape[-1]
+    """Return shrinkage intensities, (n,).
+
+    Parameters
+    ----------
+    power, centre : array of shape (n,)
+        Sum of the squares of a covariance, and the mean of its diagonal.
+    fourth : array of shape (n,)
+        Sum over samples of their squared norms squared.
+    n_units, n_samples : int
+    """
     if n_units == 1:
-        return np.zeros(len(covariances))
-    power = np.square(covariances).sum(axis=(1, 2))
+        return np.zeros(len(power))
     beta = (fourth / n_samples - power) / (n_units * n_samples)
     delta = power / n_units - centre**2
     beta = np.minimum(beta, delta)
@@ -272,7 +284,9 @@ def _shrink_pooled(
     empirical: np.ndarray, fourth: float, n_samples: int
 ) -> tuple[np.ndarray, float]:
     """Shrink one covariance of many samples by Ledoit and Wolf."""
-    centre = np.trace(empirical) / len(empirical)
-    intensity = _ledoit_wolf(empirical[None], np.array([centre]), np.array([fourth]), n_samples)[0]
-    shrunk = (1 - intensity) * empirical + intensity * centre * np.eye(len(empirical))
+    n_units = len(empirical)
+    centre = np.trace(empirical) / n_units
+    power, sums = np.square(empirical).sum(), np.array([fourth])
+    intensity = _ledoit_wolf(power[None], np.array([centre]), sums, n_units, n_samples)[0]
+    shrunk = (1 - intensity) * empirical + intensity * centre * np.eye(n_units)
     return shrunk, float(intensity)

@@ -13,6 +13,7 @@ from afterimage.reports.figures import (
     meeg,
     responses,
     scans,
+    subjects,
     time_resolved,
 )
 from afterimage.reports.model import GroupReport, SubjectReport
@@ -53,5 +54,7 @@ SUBJECT_FIGURES: Mapping[str, Callable[[SubjectReport], list[Panel]]] = {
 }
 
 GROUP_FIGURES: Mapping[str, Callable[[GroupReport], list[Panel]]] = {
+    "group_conditions": time_resolved.condition_panels,
     "group_scores": group.subject_panels,
+    "group_subjects": subjects.ladder_panels,
 }

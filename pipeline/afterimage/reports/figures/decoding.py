@@ -91,7 +91,7 @@ def block_panels(report: SubjectReport) -> list[Panel]:
     names = [name for name in names if name.startswith("twoway")]
     rows: list[DotRow] = []
     for name in names:
-        title = metric(name).title.partition(", ")[2] or name
+        title = metric(name).title.partition(", ")[2] or "own similarity"
         several = len({str(row.get("label")) for row in predictions}) > 1
         for dot in rows_of(predictions, name, kinds={"prediction": "real"}):
             rows.append(dot.renamed(f"{title} ({dot.title})" if several else title))

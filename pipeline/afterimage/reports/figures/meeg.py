@@ -29,6 +29,8 @@ from afterimage.reports.recordings import RecordingRun, Recordings
 N_OPEN = 4
 N_MORE = 8
 N_FREQUENCIES = 160
+#: Around the spectra of good channels as recorded; what lies beyond is drawn on the edge or cut.
+ROOM_DB = 15.0
 N_BAD_LINES = 8
 N_COMPONENTS = 8
 N_NAMES = 24
@@ -104,6 +106,7 @@ def draw_spectra(
     x = run.frequency_hz[chosen]
     figure, axes = new_axes(2.7, theme)
     good = np.setdiff1d(numbers, bad)
+    floor, top = np.inf, -np.inf
     for psd, line, band, name in (
         (run.psd_before, theme.muted, theme.band, "before"),
         (run.psd_after, theme.accent, theme.soft, "after"),
@@ -115,15 +118,22 @@ def draw_spectra(
         low, middle, high = np.nanpercentile(level[:, known], (5, 50, 95), axis=0)
         axes.fill_between(x[known], low, high, color=band, alpha=0.75, linewidth=0)
         axes.plot(x[known], middle, color=line, linewidth=1.7, label=name)
+        if name == "before" or run.psd_before is None:
+            floor, top = float(low.min()) - ROOM_DB, float(high.max()) + ROOM_DB
     if run.psd_before is not None:
         for place, number in enumerate(bad[:N_BAD_LINES]):
             level = decibels(run.psd_before[number, chosen], factor)
+            # A channel that is flat or dead lies along the lower edge and does not stretch the axis.
+            if floor < top:
+                level = np.clip(np.nan_to_num(level, nan=floor), floor + 1, top - 1)
             axes.plot(
                 x, level, color=theme.second, linewidth=0.9,
                 label="bad channels, before" if place == 0 else None,
             )  # fmt: skip
     if np.isfinite(run.line_freq_hz) and x[0] < run.line_freq_hz < x[-1]:
         axes.axvline(run.line_freq_hz, color=theme.muted, linewidth=0.8, linestyle=(0, (2, 3)))
+    if floor < top:
+        axes.set_ylim(floor, top)
     axes.set_xscale("log")
     ticks = [tick for tick in (0.5, 1, 2, 5, 10, 20, 50, 100, 200) if x[0] <= tick <= x[-1]]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])

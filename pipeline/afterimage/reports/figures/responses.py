@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from afterimage.reports.figures.style import Theme, label_axes, new_axes, to_svg
-from afterimage.reports.model import SubjectReport
+from afterimage.reports.model import Responses, SubjectReport
 from afterimage.reports.page import Panel
 
 N_DRAWN_UNITS = 240
@@ -22,13 +22,13 @@ def repeat_reliability(responses: np.ndarray, stimulus: Sequence[str]) -> np.nda
 
     Parameters
     ----------
-    responses : array of shape (n_trials, n_units)
+    responses : array of shape (n_trials, n_units[, n_times])
     stimulus : sequence of str, shape (n_trials,)
         Stimuli seen once are left out.
 
     Returns
     -------
-    reliability : array of shape (n_units,), float64
+    reliability : array of shape (n_units[, n_times]), float64
         Pearson r between the mean of the odd and the mean of the even repeats; empty with fewer
         than three repeated stimuli.
     """
@@ -62,19 +62,19 @@ def draw_spread(responses: np.ndarray, theme: Theme) -> bytes:
     return to_svg(figure)
 
 
-def draw_drift(level: np.ndarray, theme: Theme) -> bytes:
-    """Draw the mean response over units, trial by trial, with a running mean."""
+def draw_drift(level: np.ndarray, n_trials: int, label: str, theme: Theme) -> bytes:
+    """Draw the size of the response in an even choice of the trials, with a running mean."""
     figure, axes = new_axes(2.5, theme)
     edges = np.linspace(0, len(level), min(len(level), N_DRAWN_TRIALS) + 1).astype(int)
     binned = np.array([level[a:b].mean() for a, b in pairwise(edges)])
-    x = (edges[:-1] + edges[1:] - 1) / 2 + 1
+    x = (edges[:-1] + edges[1:] - 1) / 2 * n_trials / len(level) + 1
     axes.plot(x, binned, ".", color=theme.soft, markersize=3.5)
     width = max(3, len(binned) // 15)
     kernel = np.ones(width)
     weight = np.convolve(np.ones(len(binned)), kernel, mode="same")
     if len(binned) >= width:
         axes.plot(x, np.convolve(binned, kernel, mode="same") / weight, color=theme.accent, lw=1.8)
-    label_axes(axes, theme, "trial, in order of recording", "mean response")
+    label_axes(axes, theme, "trial, in order of recording", label)
     return to_svg(figure)
 
 
@@ -154,6 +154,11 @@ def spread_panels(report: SubjectReport) -> list[Panel]:
     if data is None or data.responses.size == 0:
         return []
     values = _mean_over_time(data.responses)
+    n_trials = sum(data.n_shown or ()) or len(values)
+    level, label = values.mean(axis=1), "mean response"
+    if data.responses.ndim == 3:  # the mean over channels is zero by their reference
+        squares = np.square(data.responses, dtype=np.float64)
+        level, label = np.sqrt(squares.mean(axis=(1, 2))), "root mean square"
     keep = np.linspace(0, values.shape[1] - 1, min(values.shape[1], N_DRAWN_UNITS)).astype(int)
     panels = [
         Panel(
@@ -163,8 +168,8 @@ def spread_panels(report: SubjectReport) -> list[Panel]:
         ),
         Panel(
             "Drift over the recording",
-            f"Mean response over all units in each of {values.shape[0]} trials",
-            partial(draw_drift, values.mean(axis=1)),
+            f"{label[0].upper()}{label[1:]} over units in {values.shape[0]} of {n_trials} trials",
+            partial(draw_drift, level, n_trials, label),
         ),
     ]
     if data.n_dropped_units:
@@ -185,9 +190,9 @@ def reliability_panels(report: SubjectReport) -> list[Panel]:
         return []
     panels: list[Panel] = []
     shown: tuple[np.ndarray, str] | None = None
-    reliability = repeat_reliability(_mean_over_time(data.responses), data.stimulus)
+    reliability, window = _reliability(data)
     for values, title, label in (
-        (reliability, "Repeat reliability", "split-half r of each unit, repeats of one stimulus"),
+        (reliability, "Repeat reliability", f"split-half r of each unit, repeats{window}"),
         (data.ceiling, "Noise ceiling", "noise ceiling of each unit"),
     ):
         if values is None or not np.isfinite(values).any():
@@ -214,6 +219,19 @@ def reliability_panels(report: SubjectReport) -> list[Panel]:
                 )
             )
     return panels
+
+
+def _reliability(data: Responses) -> tuple[np.ndarray, str]:
+    """Return the reliability of each unit, and over which times; not that of a mean over time.
+
+    A response that rises and falls has a mean near zero, and before the onset there is none.
+    """
+    reliability = repeat_reliability(data.responses, data.stimulus)
+    if reliability.ndim < 2:
+        return reliability, " of one stimulus"
+    times_s = np.zeros(reliability.shape[1]) if data.times_s is None else data.times_s
+    after = times_s >= 0 if (times_s >= 0).any() else np.ones(len(times_s), dtype=bool)
+    return reliability[:, after].mean(axis=1), ", mean over times after onset"
 
 
 def _mean_over_time(responses: np.ndarray) -> np.ndarray:

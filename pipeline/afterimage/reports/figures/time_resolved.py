@@ -18,7 +18,7 @@ from afterimage.reports.figures.style import (
     to_svg,
 )
 from afterimage.reports.labels import inline, metric
-from afterimage.reports.model import SubjectReport
+from afterimage.reports.model import GroupReport, SubjectReport
 from afterimage.reports.page import Panel
 from afterimage.reports.recordings import ConditionScore, Generalisation, TimeCurve
 from afterimage.reports.time_words import condition_metric, condition_name, contrasts
@@ -301,7 +301,7 @@ def row_kind(score: ConditionScore) -> str:
     return "real"
 
 
-def condition_panels(report: SubjectReport) -> list[Panel]:
+def condition_panels(report: SubjectReport | GroupReport) -> list[Panel]:
     """Scores of the classifiers of conditions, one panel a contrast and metric."""
     panels = []
     for contrast, name in contrasts(report.conditions):

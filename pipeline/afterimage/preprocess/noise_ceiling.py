@@ -17,22 +17,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from afterimage.preprocess import responses
-
 #: Correlating halves over fewer stimuli says nothing.
 MIN_STIMULI = 3
 
 
-def centre_runs(betas: np.ndarray, runs: np.ndarray | None) -> np.ndarray:
-    """Subtract from each response the mean of its run; (n_trials, n_voxels) float64.
+def centre_runs(responses: np.ndarray, runs: np.ndarray | None) -> np.ndarray:
+    """Subtract from each response the mean of its run; (n_trials, n_units) float64.
 
     Parameters
     ----------
-    betas : (n_trials, n_voxels)
+    responses : (n_trials, n_units)
     runs : (n_trials,) str or int, or None
         One name a run, different between sessions; None returns the responses as they are.
     """
-    values = np.asarray(betas, dtype=np.float64)
+    values = np.asarray(responses, dtype=np.float64)
     if runs is None:
         return values
     _, inverse, counts = np.unique(runs, return_inverse=True, return_counts=True)
@@ -40,13 +38,18 @@ def centre_runs(betas: np.ndarray, runs: np.ndarray | None) -> np.ndarray:
 
 
 def noise_ceiling(
-    betas: np.ndarray, stimulus: np.ndarray, runs: np.ndarray | None = None
+    responses: np.ndarray, stimulus: np.ndarray, runs: np.ndarray | None = None
 ) -> np.ndarray:
     """Estimate the largest correlation a model can reach with single trials.
 
+    With the variance of repeats around their mean ``v_noise`` (pooled over stimuli, unbiased) and
+    the variance of single trials ``v_total``, the signal variance is
+    ``v_signal = max(0, v_total - v_noise)`` and the largest correlation that a perfect model can
+    reach with one trial is ``sqrt(v_signal / (v_signal + v_noise))``.
+
     Parameters
     ----------
-    betas : (n_trials, n_voxels)
+    responses : (n_trials, n_units)
         Training trials.
     stimulus : (n_trials,) str
     runs : (n_trials,), optional
@@ -54,27 +57,38 @@ def noise_ceiling(
 
     Returns
     -------
-    (n_voxels,) float32
-        `afterimage.preprocess.responses.noise_ceiling` of the centred responses: NaN without
-        repeats, 0 in voxels without signal.
+    (n_units,) float32
+        NaN without repeats, 0 in units without signal.
     """
-    return responses.noise_ceiling(centre_runs(betas, runs), stimulus)
+    names, inverse, counts = np.unique(stimulus, return_inverse=True, return_counts=True)
+    repeated = counts[inverse] > 1
+    if not repeated.any():
+        return np.full(responses.shape[1], np.nan, dtype=np.float32)
+    values = centre_runs(responses, runs)
+    mean = _sums(values, inverse, len(names)) / counts[:, None]
+    residual = values[repeated] - mean[inverse[repeated]]
+    noise = np.einsum("tu,tu->u", residual, residual) / (counts[counts > 1] - 1).sum()
+    signal = np.maximum(values.var(axis=0, ddof=1) - noise, 0.0)
+    power = signal + noise
+    return np.sqrt(signal / np.where(power > 0, power, 1)).astype(np.float32)
 
 
-def ncsnr(betas: np.ndarray, stimulus: np.ndarray, runs: np.ndarray | None = None) -> np.ndarray:
+def ncsnr(
+    responses: np.ndarray, stimulus: np.ndarray, runs: np.ndarray | None = None
+) -> np.ndarray:
     """Estimate the noise-ceiling signal-to-noise ratio: standard deviation of signal over noise.
 
     Parameters
     ----------
-    betas, stimulus, runs
+    responses, stimulus, runs
         As for `noise_ceiling`.
 
     Returns
     -------
-    (n_voxels,) float32
+    (n_units,) float32
         NaN without repeats; infinite where repeats are identical.
     """
-    ceiling = noise_ceiling(betas, stimulus, runs).astype(np.float64)
+    ceiling = noise_ceiling(responses, stimulus, runs).astype(np.float64)
     with np.errstate(divide="ignore"):
         return np.asarray(ceiling / np.sqrt(1 - np.minimum(ceiling, 1) ** 2), np.float32)
 
@@ -84,14 +98,14 @@ def averaged_ceiling(snr: np.ndarray, n_averaged: np.ndarray | int) -> np.ndarra
 
     Parameters
     ----------
-    snr : (n_voxels,)
+    snr : (n_units,)
         `ncsnr`.
     n_averaged : int or (n_stimuli,) int
         Number of trials in each average; unequal numbers count with the mean of their inverse.
 
     Returns
     -------
-    (n_voxels,) float32
+    (n_units,) float32
         As a correlation.
     """
     noise = np.mean(1 / np.asarray(n_averaged, dtype=np.float64))
@@ -102,7 +116,7 @@ def averaged_ceiling(snr: np.ndarray, n_averaged: np.ndarray | int) -> np.ndarra
 
 
 def split_half_reliability(
-    betas: np.ndarray,
+    responses: np.ndarray,
     stimulus: np.ndarray,
     runs: np.ndarray | None = None,
     *,
@@ -114,7 +128,7 @@ def split_half_reliability(
 
     Parameters
     ----------
-    betas : (n_trials, n_voxels)
+    responses : (n_trials, n_units)
         Training trials.
     stimulus : (n_trials,) str
     runs : (n_trials,), optional
@@ -128,14 +142,14 @@ def split_half_reliability(
 
     Returns
     -------
-    (n_voxels,) float32
-        NaN where fewer than three stimuli were repeated; 0 in voxels that do not vary.
+    (n_units,) float32
+        NaN where fewer than three stimuli were repeated; 0 in units that do not vary.
     """
     _, kind, counts = np.unique(stimulus, return_inverse=True, return_counts=True)
     repeated = np.flatnonzero(counts[kind] > 1)
     if (counts > 1).sum() < MIN_STIMULI:
-        return np.full(betas.shape[1], np.nan, dtype=np.float32)
-    values = centre_runs(betas, runs)[repeated]
+        return np.full(responses.shape[1], np.nan, dtype=np.float32)
+    values = centre_runs(responses, runs)[repeated]
     kind = np.unique(kind[repeated], return_inverse=True)[1]
     counts = counts[counts > 1]
     first = np.concatenate([[0], counts.cumsum()])[:-1]

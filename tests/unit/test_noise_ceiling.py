@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from afterimage.preprocess import responses
-from afterimage.preprocess.fmri import noise_ceiling as ceilings
+from afterimage.preprocess import noise_ceiling as ceilings
 
 
 def study(
@@ -31,13 +30,6 @@ def test_planted_ratio_is_found(snr: float) -> None:
     assert np.median(reliability) == pytest.approx(halves, abs=0.05)
     whole = ceilings.split_half_reliability(betas, stimulus, spearman_brown=True)
     assert np.median(whole) == pytest.approx(snr**2 / (snr**2 + 1 / 4), abs=0.05)
-
-
-def test_equals_the_ceiling_of_prepared_responses() -> None:
-    betas, stimulus, _ = study(1.0)
-    np.testing.assert_array_equal(
-        ceilings.noise_ceiling(betas, stimulus), responses.noise_ceiling(betas, stimulus)
-    )
 
 
 def test_errors_common_to_a_run_are_not_signal() -> None:

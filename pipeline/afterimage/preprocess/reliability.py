@@ -1,4 +1,4 @@
-"""Reliability of epochs from repeats, by unit and time (Allen et al. 2022, doi:10.1038/s41593-021-00962-x).
+"""Reliability of responses from repeats, by unit and time (Allen 2022, doi:10.1038/s41593-021-00962-x).
 
 What differs: ceilings are correlations and not percent of variance, and are summed up trial by
 trial, so that memory does not grow with their number. The caller passes training trials only.

@@ -1,0 +1,135 @@
+"""The section about decoders that go from person to person: words, table, figure, and when it is there."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from afterimage.evaluation.subject_protocols import COLUMNS
+from afterimage.io.tables import write_tsv
+from afterimage.reports import comparison
+from afterimage.reports.assemble import assemble_group
+from afterimage.reports.figures.style import LIGHT
+from afterimage.reports.figures.subjects import ladder_panels
+from afterimage.stages import report_group
+
+example = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "report_example.py")))
+VALUES = {
+    ("within_subject", None): 0.5, ("cross_subject", None): 0.12, ("few_shot", 16): 0.15,
+    ("few_shot", 256): 0.55, ("pooled_subjects", None): 0.6,
+}  # fmt: skip
+
+
+def make_rows(n: int = 4, label: str = "ridge", modality: str = "eeg") -> list[dict[str, Any]]:
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(n):
+        for (analysis, k), value in VALUES.items():
+            for repeats, factor in (("single", 0.5), ("averaged", 1.0)):
+                for metric, low in (("retrieval_top1", 0.005), ("twoway", 0.5)):
+                    found = low + (1 - low) * factor * value + 0.02 * rng.normal()
+                    rows.append(
+                        dict.fromkeys(COLUMNS)
+                        | {
+                            "modality": modality, "subject": f"{number + 1:02d}", "label": label,
+                            "analysis": analysis, "k": k, "repeats": repeats, "metric": metric,
+                            "value": found, "chance": low, "chance_low": low - 0.004,
+                            "chance_high": low + 0.01, "p": 0.001 if number else 0.2,
+                            "n": 200, "protocol": "as told",
+                        }
+                    )  # fmt: skip
+    return rows
+
+
+@pytest.fixture
+def report() -> Any:
+    rows = [*make_rows(), *make_rows(label="contrastive")]
+    notes = ["EEG: 4 people on 63 common units", "sub-09 is left out: <other> times"]
+    return dataclasses.replace(example.make_group(), compared=rows, compared_notes=notes)
+
+
+def test_table_has_every_protocol_with_the_mean_and_range_of_people(report: Any) -> None:
+    table = comparison.table(report.compared)
+    assert len(table.rows) == 2 * 2 * len(VALUES)
+    fitted = [row[1].text for row in table.rows[:5]]
+    assert fitted == [
+        "own data only", "other people only", "other people, adapted to 16 own trials",
+        "other people, adapted to 256 own trials", "everybody together",
+    ]  # fmt: skip
+    within = comparison.scores_of(make_rows(), "within_subject", None, "averaged", "twoway")
+    assert within is not None
+    found = next(cell for cell, c in zip(table.rows[0], table.columns, strict=True)
+                 if c.title.startswith("Two-way"))  # fmt: skip
+    assert found.sort == pytest.approx(float(within.value.mean()))
+    assert found.note == f"{100 * within.value.min():.1f} to {100 * within.value.max():.1f} %"
+    assert table.rows[0][-1].text == "3 of 4"
+
+
+def test_sentence_says_what_carries_over(report: Any) -> None:
+    told = comparison.sentence(report.compared)
+    assert told.startswith("EEG, ridge: fitted on other people only, ")
+    assert "above it in 3 of 4 people" in told
+    assert told.count("own data only") == 1
+
+
+def test_figure_names_its_numbers_and_is_the_same_twice(report: Any) -> None:
+    panels = ladder_panels(report)
+    assert [panel.title for panel in panels] == [
+        f"EEG, {label}, {repeats} test trials"
+        for label in ("ridge", "contrastive")
+        for repeats in ("averaged", "single")
+    ]
+    for part in ("0 own trials", "256 own trials", "own only", "all together"):
+        assert part in panels[0].alt
+    drawn = panels[0].draw(LIGHT)
+    assert drawn == panels[0].draw(LIGHT)
+    many = dataclasses.replace(report, compared=make_rows(80))
+    assert ladder_panels(many)[0].draw(LIGHT).startswith(b"<?xml")
+
+
+def test_section_stands_where_something_is_known(report: Any) -> None:
+    page = assemble_group(report)
+    assert "From one person to another" in page
+    assert "sub-09 is left out: &lt;other&gt; times" in page
+    assert "Evgeniou" in page
+    assert "From one person to another" not in assemble_group(example.make_group())
+    alone = dataclasses.replace(example.make_group(), compared_notes=["voxels are their own"])
+    assert "Subjects were not compared." in assemble_group(alone)
+
+
+@pytest.mark.parametrize(
+    ("modality", "enabled", "told"),
+    [
+        ("fmri", True, "are each person&#39;s own"),
+        ("eeg", False, "Switched off"),
+        ("eeg", True, "--participant-label"),
+    ],
+)
+def test_the_page_says_why_nobody_was_compared(
+    tmp_path: Path, modality: str, enabled: bool, told: str
+) -> None:
+    rows = [{"subject": one, "modality": modality, "stimuli": "yes"} for one in ("01", "02")]
+    write_tsv(tmp_path / "code" / "units.tsv", rows, ["subject", "modality", "stimuli"])
+    config = report_group.Config(sections={"evaluate_subjects": {"enabled": enabled}})
+    assert told in report_group.build(tmp_path, config)
+
+
+def test_the_stage_reads_what_the_comparison_wrote(tmp_path: Path) -> None:
+    units = [{"subject": "01", "modality": "eeg", "stimuli": "yes"}]
+    write_tsv(tmp_path / "code" / "units.tsv", units, ["subject", "modality", "stimuli"])
+    write_tsv(tmp_path / "group" / "subjects.tsv", make_rows(), COLUMNS)
+    found = {"modality": "eeg", "subjects": {"01": {}, "02": {}}, "n_units": 63, "block": "clip",
+             "n_gallery": 200, "notes": ["one note"]}  # fmt: skip
+    details = {"notes": ["sub-03 is not compared"], "comparisons": [found]}
+    (tmp_path / "group" / "subjects.json").write_text(json.dumps(details))
+    page = report_group.build(tmp_path, report_group.Config())
+    for text in ("sub-03 is not compared", "one note", "2 people on 63 common units"):
+        assert text in page
+    assert "adapted to 256 own trials" in page
