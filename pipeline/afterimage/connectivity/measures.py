@@ -60,22 +60,27 @@ class Measure:
     ----------
     stat : str
         Its label in file names.
-    directed_sign : bool
-        Whether values have a sign.
+    min_samples : int
+        Fewest kept samples of a recording.
+    n_fit : int
+        Recordings that `fit` needs; 0 where there is nothing to fit.
     """
 
     stat = ""
-    #: Fewest kept samples of a recording.
     min_samples = 3
-    #: Recordings that `fit` needs; 0 where there is nothing to fit.
     n_fit = 0
 
     def __init__(self, settings: MeasureSettings) -> None:
         self.settings = settings
 
-    def fit(self, series: Sequence[np.ndarray], **about: object) -> Self:
-        """Learn what is common to recordings; most measures learn nothing."""
-        del series, about
+    def fit(
+        self,
+        series: Sequence[np.ndarray],
+        *,
+        kept: Sequence[np.ndarray | None] | None = None,
+    ) -> Self:
+        """Learn what is common to recordings, as for `transform`; most measures learn nothing."""
+        del series, kept
         return self
 
     def transform(

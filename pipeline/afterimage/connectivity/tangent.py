@@ -38,10 +38,8 @@ class Tangent(CovarianceMeasure):
         series: Sequence[np.ndarray],
         *,
         kept: Sequence[np.ndarray | None] | None = None,
-        **about: object,
     ) -> Self:
         """Compute the reference of the group; ``series`` and ``kept`` as for `transform`."""
-        del about
         masks = [None] * len(series) if kept is None else list(kept)
         if len(series) < self.n_fit:
             raise InputError(

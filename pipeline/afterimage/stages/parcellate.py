@@ -110,8 +110,8 @@ def run(
     mask = np.asarray(data > 0)
     notes: list[str] = []
     with ExitStack() as stack:
-        opened = [stack.enter_context(open_series(path)) for path in inputs.series]
-        usable = [series for series in opened if not series.attrs.get("problem")]
+        opened = [(path, stack.enter_context(open_series(path))) for path in inputs.series]
+        usable = [(path, series) for path, series in opened if not series.attrs.get("problem")]
         if not usable:
             raise InputError(
                 "a subject has no run to take series from", where=unit_of(outputs.parcels),
@@ -120,14 +120,14 @@ def run(
             )  # fmt: skip
         if seg == ROIS:
             regions, notes = label_rois(
-                inputs.rois, inputs.dataset.parent, usable[0], outputs.parcels, "parcellate"
+                inputs.rois, inputs.dataset.parent, usable[0][1], outputs.parcels, "parcellate"
             )
             names = sorted(set(regions.tolist()) - {"n/a"})
             number = {name: index for index, name in enumerate(names, 1)}
             labels = np.array([number.get(name, 0) for name in regions.tolist()])
             parcels = from_labels(labels, {i: (n, "n/a") for n, i in number.items()}, {})
         elif seg == CLUSTERS:
-            parcels = _clusters(inputs, usable, mask, config, notes)
+            parcels = _clusters(usable, mask, config, notes)
         else:
             _check_space(inputs.atlas[0], inputs.bold[0], config)
             parcels = _from_atlas(inputs.atlas, mask, affine, config)
@@ -230,13 +230,12 @@ def _from_maps(
 
 
 def _clusters(
-    inputs: Inputs, usable: list[Series], mask: np.ndarray, config: Config, notes: list[str]
+    usable: list[tuple[Path, Series]], mask: np.ndarray, config: Config, notes: list[str]
 ) -> Parcels:
     """Cluster the voxels by the runs of the first session, so that later ones stay unseen."""
-    first = _first_session(inputs.series)
-    chosen = [s for s, path in zip(usable, _usable_paths(inputs.series), strict=True)
-              if _session(path) == first]  # fmt: skip
-    chosen = chosen or usable[:1]
+    sessions = [_session(path) for path, _ in usable]
+    first = sessions[0]
+    chosen = [series for (_, series), own in zip(usable, sessions, strict=True) if own == first]
     each = max(1, config.max_volumes // len(chosen))
     parts = []
     for series in chosen:
@@ -266,19 +265,6 @@ def _clusters(
 def _session(path: Path) -> str:
     name = parse_name(path.name)
     return name.entities.get("ses", "n/a") if name else "n/a"
-
-
-def _usable_paths(paths: tuple[Path, ...]) -> list[Path]:
-    found = []
-    for path in paths:
-        with open_series(path) as series:
-            if not series.attrs.get("problem"):
-                found.append(path)
-    return found
-
-
-def _first_session(paths: tuple[Path, ...]) -> str:
-    return next((_session(path) for path in _usable_paths(paths)), "n/a")
 
 
 def _write(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from afterimage.bids.entities import parse_name
+from afterimage.bids.entities import BidsName, parse_name
 from afterimage.errors import InputError
-from afterimage.io.series import open_series
+from afterimage.io.atomic import write_json, write_text
+from afterimage.io.series import open_series, write_series
 
 #: A unit whose series varies less than this, relative to its mean, holds rounding errors only.
 TINY_SPREAD = 1e-6
@@ -65,16 +67,20 @@ class Recording:
         )
 
 
-def read_recording(path: Path) -> Recording | str:
-    """Read one ``_series.nc`` file; a run that was left out gives the reason as text."""
+def _name(path: Path) -> BidsName:
     name = parse_name(path.name)
     if name is None:
         raise InputError(
             "a series has no BIDS name", where=str(path), found=path.name,
             expected="sub-<label>[_ses-<label>]..._series.nc", fix="rename the file",
         )  # fmt: skip
-    get = name.entities.get
-    parts = [f"{key}-{name.entities[key]}" for key in ("ses", "task", "run") if get(key)]
+    return name
+
+
+def read_recording(path: Path) -> Recording | str:
+    """Read one ``_series.nc`` file; a run that was left out gives the reason as text."""
+    get = _name(path).entities.get
+    parts = [f"{key}-{get(key)}" for key in ("ses", "task", "run") if get(key)]
     with open_series(path) as series:
         if problem := str(series.attrs.get("problem", "")):
             return problem
@@ -157,3 +163,64 @@ def common_units(recordings: Sequence[Recording]) -> tuple[list[Recording], list
         place = {name: index for index, name in enumerate(recording.names.tolist())}
         kept.append(recording.select(np.array([place[name] for name in shared])))
     return kept, [name for name in everything if name not in shared]
+
+
+def write_recording(
+    path: Path,
+    table: Path,
+    values: np.ndarray,
+    censored: np.ndarray,
+    units: Mapping[str, np.ndarray],
+    attributes: Mapping[str, Any],
+) -> None:
+    """Write a series of regions, and as a table with a sidecar; censored samples are ``n/a`` there.
+
+    Parameters
+    ----------
+    path, table : Path
+        ``_series.nc`` and ``_timeseries.tsv``.
+    values : array of shape (n_times, n_units)
+    censored : array of bool, shape (n_times,)
+    units : dict of array, each of shape (n_units,)
+        Among them ``kind`` and ``roi``.
+    attributes : dict
+        Of the file; the entities of its name are added.
+    """
+    get = _name(path).entities.get
+    about = {
+        "subject": get("sub", "n/a"), "session": get("ses", "n/a"), "task": get("task", "n/a"),
+        "run": get("run", "n/a"), **attributes,
+    }  # fmt: skip
+    write_series(path, np.asarray(values, dtype=np.float32), units, about, censored)
+    names = units["roi"].tolist()
+    blank = "\t".join(["n/a"] * len(names))
+    lines = [
+        blank if out else "\t".join([f"{value:.6g}" for value in row])
+        for row, out in zip(np.asarray(values).tolist(), censored, strict=True)
+    ]
+    write_text(table, "\n".join(["\t".join(names), *lines]) + "\n")
+    rate_hz = float(attributes["sampling_rate_hz"])
+    write_json(
+        table.with_suffix(".json"),
+        {
+            "RepetitionTime": 1 / rate_hz if rate_hz > 0 else None,
+            "Censored": int(np.sum(censored)),
+            **{
+                key: attributes[key]
+                for key in ("high_pass_hz", "low_pass_hz", "n_confounds", "degrees_of_freedom",
+                            "confounds", "signal_units", "notes", "problem")
+                if key in attributes
+            },
+        },
+    )  # fmt: skip
+
+
+def write_empty_series(path: Path, table: Path, problem: str) -> None:
+    """Write the series of a run that was left out: no samples, and why."""
+    nothing: dict[str, np.ndarray] = {name: np.zeros(0) for name in "xyz"}
+    attributes = {"sampling_rate_hz": 0.0, "start_time_s": 0.0, "source": "n/a"}
+    units = {"kind": np.array([], dtype=str), "roi": np.array([], dtype=str), **nothing}
+    write_recording(
+        path, table, np.zeros((0, 0)), np.zeros(0, dtype=bool), units,
+        attributes | {"problem": problem},
+    )  # fmt: skip
