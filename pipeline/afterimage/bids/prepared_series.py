@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from afterimage.bids.entities import BidsName, parse_name, run_key
+from afterimage.bids.entities import BidsName, natural_key, parse_name, run_key, run_prefix
 from afterimage.bids.files import BidsFile, applicable, folder_files, list_folder
 from afterimage.bids.rows import one_line
 from afterimage.bids.sidecars import join_paths
@@ -42,6 +42,18 @@ def series_rows(scans: Scans, label: str) -> list[Row]:
     above: list[list[BidsFile]] = [root + _unnamed(scans.raw)]
     rows: list[Row] = []
     _look(scans, label, f"{scans.raw}/sub-{label}", above, rows)
+    rows.sort(key=lambda r: [natural_key(r[k]) for k in ("session", "task", "run", "series")])
+    met: dict[tuple[str, ...], str] = {}
+    for row in rows:
+        same = (run_prefix(row["series"]), series_label(row["series"]))
+        if same in met and row["problem"] == "n/a":
+            error = InputError(
+                "one run is there twice", where=f"sub-{label}, {row['series']}",
+                found=f"{met[same]} and {row['series']}", expected="one series a run and atlas",
+                fix="remove one, or give each its own run- or seg- label",
+            )  # fmt: skip
+            row["problem"] = one_line(error)
+        met.setdefault(same, row["series"])
     return rows
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from afterimage.bids.events import Events, drop_late, read_events
+from afterimage.bids.events import Events, drop_late, no_events, read_events
 from afterimage.bids.names import unit_of
 from afterimage.bids.recordings import common_channels, common_rate_hz
 from afterimage.bids.sidecars import read_sidecars
@@ -159,11 +159,14 @@ class Config(StageConfig):
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the stage reads; `sidecars` are JSON files and tables of channels and electrodes."""
+    """What the stage reads; `sidecars` are JSON files and tables of channels and electrodes.
+
+    A recording at rest has no events.
+    """
 
     recording: Path
     sidecars: tuple[Path, ...]
-    events: Path
+    events: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -237,15 +240,19 @@ def _open(inputs: Inputs, config: Config) -> tuple[Run, Recording]:
     path = inputs.recording
     subject, modality = unit_of(path), path.parent.name
     where = f"{subject}, {path}"
-    events = read_events(
-        inputs.events, subject=subject.removeprefix("sub-"),
-        stimulus_column=config.stimulus_column or None, trial_types=config.trial_types,
-        onset_column=config.onset_column, sample="sample",
-    )  # fmt: skip
+    if inputs.events is None:
+        events = no_events(path, subject.removeprefix("sub-"))
+    else:
+        events = read_events(
+            inputs.events, subject=subject.removeprefix("sub-"),
+            stimulus_column=config.stimulus_column or None, trial_types=config.trial_types,
+            onset_column=config.onset_column, sample="sample",
+        )  # fmt: skip
     sidecar = read_sidecars(file for file in inputs.sidecars if file.suffix == ".json")
     recording = open_recording(path, sidecar, where)
     raw = recording.raw
-    events = drop_late(events, raw.n_times / float(raw.info["sfreq"]), sample="sample")
+    if inputs.events is not None:
+        events = drop_late(events, raw.n_times / float(raw.info["sfreq"]), sample="sample")
     notes = list(events.notes)
     notes += agree_on_channels(raw, modality, common_channels(path), where)
     names = [name for name in raw.ch_names if name not in raw.info["bads"]]

@@ -46,6 +46,7 @@ class Inputs:
 
     trials: tuple[Path, ...]
     metrics: tuple[Path, ...] = ()
+    connectivity: Path | None = None
 
 
 @dataclass(frozen=True)

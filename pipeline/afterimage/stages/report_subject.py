@@ -59,11 +59,13 @@ class Config(StageConfig):
 class Inputs:
     """What must be there; the report reads the rest of the subject's folder beside it.
 
-    A subject whose dataset has no pictures has trials, but no metrics.
+    A subject whose dataset has no pictures has trials, but no metrics; one at rest has
+    connectivity only.
     """
 
-    trials: Path
+    trials: Path | None = None
     metrics: Path | None = None
+    connectivity: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,9 @@ class Outputs:
 def run(
     inputs: Inputs, outputs: Outputs, config: Config, *, threads: int = 1, device: str = "cpu"
 ) -> None:
-    """Write the report of the subject that the trials belong to."""
-    root = derivative_root(inputs.trials)
-    subject = unit_of(inputs.trials).removeprefix("sub-")
+    """Write the report of the subject that the page is named after."""
+    root = derivative_root(outputs.report)
+    subject = unit_of(outputs.report).removeprefix("sub-")
     write_text(outputs.report, build(root, subject, config))
 
 

@@ -33,6 +33,10 @@ STAGES = (
     "import_dataset",
     "reference_bold",
     "clean_bold",
+    "parcellate",
+    "extract_series",
+    "prepare_series",
+    "connect",
     "fit_responses",
     "clean_meeg",
     "epoch_meeg",
@@ -44,6 +48,7 @@ STAGES = (
     "reconstruct",
     "evaluate",
     "evaluate_time",
+    "evaluate_connectivity",
     "report_subject",
     "report_group",
 )
