@@ -24,8 +24,9 @@ from afterimage.errors import InputError
 from afterimage.io.atomic import write_text_if_changed
 from afterimage.io.tables import Row, format_cell, read_text, read_tsv
 
-#: One row a BOLD, EEG or MEG run, a file of prepared series, or a subject of prepared responses. Paths are relative to the dataset, or
-#: absolute where they lie outside; ``n/a`` where a file is absent.
+#: One row a BOLD, EEG or MEG run, a file of prepared series, or a subject of prepared responses.
+#: Paths are relative to the dataset, or absolute where they lie outside; ``n/a`` where a file is
+#: absent.
 COLUMNS = (
     "subject", "session", "task", "run", "modality", "source", "responses", "trials", "units",
     "sidecar", "bold", "recording", "series", "events", "confounds", "mask", "boldref", "rois", "anat",

@@ -203,22 +203,23 @@ def _identify(
         log.info("%s: nobody can be told apart without two sessions of two people", group.seg)
         return {}
     first, second, people = found
-    tables: dict[str, tuple[np.ndarray, str]] = {}
+    tables: dict[str, tuple[np.ndarray, np.ndarray, str]] = {}
     for measure in group.measures():
         pair = [
             np.stack([edges(group.people[s][occasion][measure]) for s in people])
             for occasion in (first, second)
         ]
         role = "reference measure" if measure == REFERENCE else "other measure"
-        tables[measure] = similarity(*pair), role
+        similar = similarity(*pair)
+        tables[measure] = similar, similar.T, role
     if config.tangent and series:
         tables |= _tangent(group, series, (first, second), people, config)
     settings = {
         "n_bootstraps": config.n_bootstraps, "n_permutations": config.n_permutations,
         "random_state": config.random_state or 0,
     }  # fmt: skip
-    for measure, (table, protocol) in tables.items():
-        for a, b, similar in ((first, second, table), (second, first, table.T)):
+    for measure, (table, backward, protocol) in tables.items():
+        for a, b, similar in ((first, second, table), (second, first, backward)):
             about = {"seg": group.seg, "measure": measure, "first": a, "second": b,
                      "protocol": protocol}  # fmt: skip
             for score in (identification, discriminability):
@@ -226,7 +227,7 @@ def _identify(
         for name, value in zip(("within", "between"), within_and_between(table), strict=True):
             rows.append(about | {"first": first, "second": second, "metric": f"similarity_{name}",
                                  "value": value, "n": len(people)})  # fmt: skip
-    return {measure: table for measure, (table, _) in tables.items()}
+    return {measure: table for measure, (table, _, _) in tables.items()}
 
 
 def _tangent(
@@ -235,7 +236,7 @@ def _tangent(
     pair: tuple[str, str],
     people: Sequence[str],
     config: Config,
-) -> dict[str, tuple[np.ndarray, str]]:
+) -> dict[str, tuple[np.ndarray, np.ndarray, str]]:
     """Score the tangent space; nobody who is looked for is in the reference it is made with."""
     files: dict[tuple[str, str], list[Path]] = {}
     for path in series:
@@ -280,11 +281,8 @@ def _tangent(
             vectors.append(np.stack(mapped))
         similar = similarity(*vectors)
         table[members] = similar[members]
-        backward[:, members] = similar[:, members]
-    # Rows are who is looked for: forward from `table`, backward from `backward`.
-    if len(folds) > 1 and not np.allclose(table, backward):
-        return {"tangent": ((table + backward) / 2, protocol.format(n=n_used) + ", both ways")}
-    return {"tangent": (table, protocol.format(n=n_used))}
+        backward[members] = similar.T[members]  # rows are who is looked for
+    return {"tangent": (table, backward, protocol.format(n=n_used))}
 
 
 def entity_or_none(path: Path, key: str) -> str:
