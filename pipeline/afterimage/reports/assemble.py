@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit
 
 import numpy as np
 
-from afterimage.reports import gallery, meeg_tables, tables, text, verdict
+from afterimage.reports import connectivity_tables, gallery, meeg_tables, tables, text, verdict
 from afterimage.reports.figures import GROUP_FIGURES, SUBJECT_FIGURES
 from afterimage.reports.figures.scans import carpet_order
 from afterimage.reports.figures.style import DARK, LIGHT, PANEL_WIDTH_IN, PX_PER_IN, recolour
@@ -53,6 +53,7 @@ def assemble_subject(report: SubjectReport) -> str:
         "summary": _summary,
         "data_quality": _data_quality,
         "responses": _responses,
+        "connectivity": lambda report: connectivity_tables.subject_view(report.connectivity),
         "decoding": _decoding,
         "gallery": _gallery,
         "scores": _scores,
@@ -67,6 +68,8 @@ def assemble_subject(report: SubjectReport) -> str:
         bodies |= dict.fromkeys(("gallery", "scores", "audit"))
         if not (report.conditions or report.timing):
             bodies["decoding"] = None
+        if report.connectivity and report.responses is None:
+            bodies["responses"] = None
     keys = ["question_without_pictures"] if report.without_pictures else []
     keys += ["question_recordings"] if report.scans is None else []
     sections = _sections("subject.yml", panels, bodies, keys)
@@ -101,6 +104,9 @@ def assemble_group(report: GroupReport) -> str:
             "n": len(report.subjects),
             "n_done": sum(subject.status == "done" for subject in report.subjects),
             "n_responses": sum(subject.status == "responses only" for subject in report.subjects),
+            "n_connected": sum(
+                subject.status == "connectivity only" for subject in report.subjects
+            ),
             "failed": failed,
             "warned": [subject for subject in report.subjects if subject.warnings],
             "means": _group_means(report),
@@ -108,6 +114,7 @@ def assemble_group(report: GroupReport) -> str:
             "changes": tables.change_table(report.config_changes),
         },
         "group_scores": {"table": scores, "n_left_out": n_left_out},
+        "group_connectivity": connectivity_tables.group_view(report.connectivity),
         "group_linter": {
             "failed": [check for check in checks if not check.get("ok")],
             "summary": _linter_summary(checks),
@@ -115,6 +122,8 @@ def assemble_group(report: GroupReport) -> str:
         "methods": {"text": text.group_methods(report)},
         "group_errors": {"failed": failed},
     }
+    if report.connectivity and all(s.status == "connectivity only" for s in report.subjects):
+        bodies |= dict.fromkeys(("group_scores", "group_linter"))
     panels = {name: build(report) for name, build in GROUP_FIGURES.items()}
     return _render(
         title="Group",

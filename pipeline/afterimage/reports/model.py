@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from afterimage.reports.connectivity import Connectivity
 from afterimage.reports.provenance import ConfigChange, Exclusion, StageError, StageRun
 from afterimage.reports.recordings import ConditionScore, Recordings, TimeResolved
 from afterimage.reports.scans import ScanQuality
@@ -195,6 +196,8 @@ class SubjectReport:
     conditions : sequence of ConditionScore
         Decoding of conditions rather than pictures.
     responses : Responses, optional
+    connectivity : sequence of Connectivity
+        One a set of regions or sensors.
     fits : sequence of BlockFit
         One a decoder and feature block.
     gallery : Gallery, optional
@@ -236,6 +239,7 @@ class SubjectReport:
     timing: TimeResolved | None = None
     conditions: Sequence[ConditionScore] = ()
     responses: Responses | None = None
+    connectivity: Sequence[Connectivity] = ()
     fits: Sequence[BlockFit] = ()
     gallery: Gallery | None = None
     metrics: Sequence[Row] = ()
@@ -261,8 +265,8 @@ class GroupSubject:
     href : str
         Relative link to its report.
     status : str
-        ``"done"``, ``"unscored"``, ``"responses only"`` (the dataset has no pictures) or
-        ``"failed"``.
+        ``"done"``, ``"unscored"``, ``"responses only"`` (the dataset has no pictures),
+        ``"connectivity only"`` (there are no trials) or ``"failed"``.
     stage, message : str
         Where and why it failed.
     n_units, n_train_trials, n_test_stimuli : int, optional
@@ -293,6 +297,8 @@ class GroupReport:
         All of them, the failed ones too.
     metrics : sequence of Row
         The rows of all subjects, with ``subject`` filled in.
+    connectivity : sequence of Connectivity
+        Averaged over people, with the scores of telling people apart; one a set of regions.
     leak_linter : sequence of mappings
         ``{"subject": str, "check": str, "ok": bool, "detail": str}``; subject ``""`` for a check
         made across subjects.
@@ -306,6 +312,7 @@ class GroupReport:
 
     subjects: Sequence[GroupSubject]
     metrics: Sequence[Row] = ()
+    connectivity: Sequence[Connectivity] = ()
     leak_linter: Sequence[Mapping[str, Any]] = ()
     stages: Sequence[StageRun] = ()
     dataset: str = ""

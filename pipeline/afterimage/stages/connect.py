@@ -188,6 +188,13 @@ def _dataset(
     )  # fmt: skip
 
 
+#: What sidecars of matrices repeat of their series: key there, and attribute of the series.
+_SAID = {
+    "DegreesOfFreedom": "degrees_of_freedom", "Confounds": "n_confounds",
+    "HighPass": "high_pass_hz", "LowPass": "low_pass_hz",
+}  # fmt: skip
+
+
 def _write_tables(
     path: Path,
     series: Sequence[Path],
@@ -218,9 +225,11 @@ def _write_tables(
                     "Volumes": int(recording.kept.sum()),
                     "Censored": int((~recording.kept).sum()),
                     "SamplingFrequency": recording.sampling_rate_hz or None,
-                    "DegreesOfFreedom": recording.attrs.get("degrees_of_freedom"),
-                    "HighPass": recording.attrs.get("high_pass_hz"),
-                    "LowPass": recording.attrs.get("low_pass_hz"),
+                    **{
+                        key: float(recording.attrs[name]) or None  # type: ignore[arg-type]
+                        for key, name in _SAID.items()
+                        if name in recording.attrs
+                    },
                     "Recordings": [file.name for file in series],
                 },
             )
