@@ -261,18 +261,31 @@ def facts(sections: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in known.items() if value is not None}
 
 
+_WORDS = {
+    "motion": "the six motion parameters",
+    "motion_derivatives": "their derivatives",
+    "motion_squares": "squares of these",
+    "compcor": "CompCor components",
+    "wm_csf": "the signals of white matter and fluid",
+    "global_signal": "the global signal",
+}
+
+
 def _scan_facts(sections: dict[str, Any]) -> dict[str, Any]:
     """Return what the methods text says of the model of the scans."""
-    words = {
-        "motion": "the six motion parameters",
-        "motion_derivatives": "their derivatives",
-        "compcor": "CompCor components",
-        "global_signal": "the global signal",
-    }
     section = sections.get("fit_responses", {})
-    used = [words[name] for name in section.get("nuisance", ()) if name in words]
+    used = [_WORDS[name] for name in section.get("nuisance", ()) if name in _WORDS]
     nuisance = " and ".join(filter(None, [", ".join(used[:-1]), *used[-1:]]))
-    return {"nuisance": nuisance or None, "high_pass_hz": section.get("high_pass_hz") or None}
+    own = sections.get("extract_series", {})
+    taken = [_WORDS[name] for name in own.get("confounds", ()) if name in _WORDS]
+    low, high = own.get("high_pass_hz"), own.get("low_pass_hz")
+    return {
+        "nuisance": nuisance or None,
+        "high_pass_hz": section.get("high_pass_hz") or None,
+        "series_confounds": " and ".join(filter(None, [", ".join(taken[:-1]), *taken[-1:]]))
+        or "no confounds",
+        "series_band": f"{low or 0:g} to {f'{high:g}' if high else 'the highest'} Hz",
+    }
 
 
 def versions(

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 #: Pixels of a matrix, at most; larger ones are averaged in blocks.
 MAX_PIXELS = 240
+#: Matrices of up to this many units are drawn with sharp cells.
+SMALL = 100
 #: Recordings whose series are shown.
 MAX_RUNS = 4
 #: Connections drawn in a brain.
@@ -98,7 +100,7 @@ def draw_matrix(
     bar.set_box_aspect(0.028)
     bar.locator_params(axis="x", nbins=5)
     label_axes(bar, theme, label)
-    return to_svg(figure, smooth=75)
+    return to_svg(figure, smooth=75 if n > SMALL else None)
 
 
 def _mark_networks(axes: Axes, networks: np.ndarray, theme: Theme) -> None:
@@ -127,12 +129,12 @@ def draw_connectome(matrix: np.ndarray, centres: np.ndarray, theme: Theme) -> by
     strong = np.sort(np.abs(values[np.tril_indices(len(values), -1)]))[::-1]
     least = strong[min(N_EDGES, len(strong)) - 1]
     values[np.abs(values) < max(float(least), 1e-12)] = 0.0
-    figure = Figure(figsize=(2 * PANEL_WIDTH_IN, 3.0))
+    figure = Figure(figsize=(PANEL_WIDTH_IN, 1.55))
     figure.patch.set_alpha(0)
     display = plot_connectome(
-        values, centres, figure=figure, axes=(0, 0, 1, 1), display_mode="lzr", node_size=9,
+        values, centres, figure=figure, axes=(0, 0, 1, 1), display_mode="lzr", node_size=4,
         node_color=theme.ink, edge_cmap=SIGNED, edge_vmin=-strong[0], edge_vmax=strong[0],
-        edge_kwargs={"linewidth": 0.9, "alpha": 0.8}, black_bg=False, annotate=False, alpha=0.5,
+        edge_kwargs={"linewidth": 0.7, "alpha": 0.8}, black_bg=False, colorbar=False, annotate=False, alpha=0.5,
     )  # fmt: skip
     display.annotate(size=8, color=theme.muted)
     for axes in figure.axes:
