@@ -134,7 +134,8 @@ def draw_connectome(matrix: np.ndarray, centres: np.ndarray, theme: Theme) -> by
     display = plot_connectome(
         values, centres, figure=figure, axes=(0, 0, 1, 1), display_mode="lzr", node_size=4,
         node_color=theme.ink, edge_cmap=SIGNED, edge_vmin=-strong[0], edge_vmax=strong[0],
-        edge_kwargs={"linewidth": 0.7, "alpha": 0.8}, black_bg=False, colorbar=False, annotate=False, alpha=0.5,
+        edge_kwargs={"linewidth": 0.7, "alpha": 0.8}, black_bg=False,
+        colorbar=False, annotate=False, alpha=0.5,
     )  # fmt: skip
     display.annotate(size=8, color=theme.muted)
     for axes in figure.axes:
