@@ -121,7 +121,7 @@ def build(root: Path, subject: str, config: Config) -> str:
         ),
         command="afterimage BIDS_DIR OUT_DIR participant",
         config_changes=[ConfigChange(*map(str, change)) for change in config.changes],
-        exclusions=exclusions(quality, scans or recordings),
+        exclusions=exclusions(quality, scans or recordings, rows),
         scans=scans,
         recordings=recordings,
         timing=read_timing(folder / "evaluation" / f"{name}_time.nc"),
