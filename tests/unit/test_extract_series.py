@@ -38,7 +38,7 @@ def make_study(folder: Path, **changes: Any) -> tuple[Inputs, np.ndarray]:
             for k in (20, 33, 47, 60)
         ]
     )
-    motion = np.cumsum(rng.standard_normal((N_TIMES, 6)), axis=0) * 0.01
+    motion = 0.1 * rng.standard_normal((N_TIMES, 6))
     values = 500 + 5 * truth[:, labels - 1] + 40 * motion @ rng.standard_normal((6, mask.sum()))
     censored = np.zeros(N_TIMES, dtype=bool)
     censored[[30, 31, 100]] = True
@@ -85,7 +85,8 @@ def test_the_signal_of_every_region_comes_back(tmp_path: Path) -> None:
     assert not recording.values[~recording.kept].any()
     used = recording.used()
     for index in range(4):
-        assert np.corrcoef(used[:, index], truth[recording.kept, index])[0, 1] > 0.99
+        # Motion takes 6 of the 76 dimensions inside the band with it.
+        assert np.corrcoef(used[:, index], truth[recording.kept, index])[0, 1] > 0.92
     # 5 of 500 in percent.
     np.testing.assert_allclose(used.std(axis=0), 1 / np.sqrt(2), rtol=0.1)
     assert recording.attrs["n_confounds"] == 6

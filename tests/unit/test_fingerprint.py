@@ -11,6 +11,7 @@ from afterimage.evaluation.fingerprint import (
     edges,
     identification,
     similarity,
+    wilson_interval,
     within_and_between,
 )
 
@@ -39,6 +40,16 @@ def test_scores_of_a_table_by_hand() -> None:
     # Rows: beats 2 of 2, 1 of 2, 2 of 2.
     assert discriminability(table).value == pytest.approx((1 + 0.5 + 1) / 3)
     assert within_and_between(table) == pytest.approx((1.9 / 3, 1.6 / 6))
+
+
+def test_the_interval_of_a_share_is_that_of_scipy() -> None:
+    from scipy.stats import binomtest
+
+    for hits in (0, 29, 37):
+        expected = binomtest(hits, 37).proportion_ci(method="wilson")
+        assert wilson_interval(hits / 37, 37) == pytest.approx(
+            (expected.low, expected.high), abs=1e-6
+        )
 
 
 def test_ties_are_shared() -> None:

@@ -38,10 +38,8 @@ def series_rows(scans: Scans, label: str) -> list[Row]:
         ``series`` is ``*_timeseries.tsv`` or ``.npy``; ``confounds`` the ``*_outliers.tsv`` of
         xcp_d; empty where the subject has no series.
     """
-    root = folder_files(scans.raw)
-    above: list[list[BidsFile]] = [root + _unnamed(scans.raw)]
     rows: list[Row] = []
-    _look(scans, label, f"{scans.raw}/sub-{label}", above, rows)
+    _look(scans, label, f"{scans.raw}/sub-{label}", [folder_files(scans.raw)], rows)
     rows.sort(key=lambda r: [natural_key(r[k]) for k in ("session", "task", "run", "series")])
     met: dict[tuple[str, ...], str] = {}
     for row in rows:
@@ -55,17 +53,6 @@ def series_rows(scans: Scans, label: str) -> list[Row]:
             row["problem"] = one_line(error)
         met.setdefault(same, row["series"])
     return rows
-
-
-def _unnamed(folder: str) -> list[BidsFile]:
-    """Return files at the root without an entity: ``timeseries.json``, ``units.tsv``."""
-    found = []
-    for name in ("timeseries.json", "units.tsv"):
-        path = Path(folder, name)
-        if path.is_file():
-            stem, _, extension = name.partition(".")
-            found.append(BidsFile(str(path), BidsName({}, frozenset(), stem, f".{extension}")))
-    return found
 
 
 def _look(

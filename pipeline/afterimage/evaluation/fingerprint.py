@@ -2,12 +2,14 @@
 
 Discriminability is that of Bridgeford et al. (2021, doi:10.1371/journal.pcbi.1009279). What differs:
 chance is the accuracy under permuted identities, which keeps the dependence between people that the
-gallery makes; intervals are bootstrap intervals over people.
+gallery makes. Intervals of identification are Wilson's (1927, doi:10.1080/01621459.1927.10502953)
+over people, since a bootstrap of hits that are all alike has no width; those of discriminability are
+bootstrap intervals over people.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -78,11 +80,7 @@ def similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def identification(
-    similar: np.ndarray,
-    *,
-    n_bootstraps: int = 1000,
-    n_permutations: int = 1000,
-    random_state: int = 0,
+    similar: np.ndarray, *, n_permutations: int = 1000, random_state: int = 0
 ) -> Score:
     """Score how often a person of the rows is most similar to the same person of the columns.
 
@@ -90,7 +88,7 @@ def identification(
     ----------
     similar : array of shape (n_people, n_people)
         From `similarity`; transposed for the other direction.
-    n_bootstraps, n_permutations, random_state : int
+    n_permutations, random_state : int
 
     Returns
     -------
@@ -99,7 +97,20 @@ def identification(
     """
     best = similar == similar.max(axis=1, keepdims=True)
     hits = best / best.sum(axis=1, keepdims=True)
-    return _scored("identification", hits, n_bootstraps, n_permutations, random_state)
+    score = _scored("identification", hits, 1, n_permutations, random_state)
+    low, high = wilson_interval(score.value, score.n)
+    return replace(score, ci_low=low, ci_high=high)
+
+
+def wilson_interval(share: float, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """Return the interval of a share of ``n`` people, at 95 % by default.
+
+    (p + z^2/2n -+ z sqrt(p (1 - p)/n + z^2/4n^2)) / (1 + z^2/n).
+    """
+    middle = share + z**2 / (2 * n)
+    reach = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    scale = 1 + z**2 / n
+    return float(max(0.0, (middle - reach) / scale)), float(min(1.0, (middle + reach) / scale))
 
 
 def discriminability(

@@ -128,7 +128,9 @@ def score_table(part: Connectivity) -> Table:
         Column("Score"),
         Column("From, to", "session that is looked for, session that is searched"),
         Column("Value", numeric=True),
-        Column("95 % interval", "bootstrap over people", numeric=True),
+        Column(
+            "95 % interval", "over people: Wilson for identification, else bootstrap", numeric=True
+        ),
         Column("Chance", "identities permuted", numeric=True),
         Column("p", numeric=True),
         Column("People", numeric=True),

@@ -215,15 +215,14 @@ def _identify(
     if config.tangent and series:
         tables |= _tangent(group, series, (first, second), people, config)
     settings = {
-        "n_bootstraps": config.n_bootstraps, "n_permutations": config.n_permutations,
-        "random_state": config.random_state or 0,
+        "n_permutations": config.n_permutations, "random_state": config.random_state or 0,
     }  # fmt: skip
     for measure, (table, backward, protocol) in tables.items():
         for a, b, similar in ((first, second, table), (second, first, backward)):
             about = {"seg": group.seg, "measure": measure, "first": a, "second": b,
                      "protocol": protocol}  # fmt: skip
-            for score in (identification, discriminability):
-                rows.append(score(similar, **settings).row() | about)
+            told = discriminability(similar, n_bootstraps=config.n_bootstraps, **settings)
+            rows += [score.row() | about for score in (identification(similar, **settings), told)]
         for name, value in zip(("within", "between"), within_and_between(table), strict=True):
             rows.append(about | {"first": first, "second": second, "metric": f"similarity_{name}",
                                  "value": value, "n": len(people)})  # fmt: skip
