@@ -1,9 +1,10 @@
-"""Correlation matrices at the speed of the matrix product: against numpy."""
+"""Correlation at the speed of the matrix product, and shrunk: against numpy and scikit-learn."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from afterimage.connectivity.correlation import Correlation, CorrelationSettings
 from afterimage.signal.correlation import correlation_matrices, correlation_matrix, unit_columns
 
 
@@ -32,3 +33,17 @@ def test_columns_that_do_not_vary_are_zero() -> None:
     np.testing.assert_array_equal(scaled[:, 1], 0)
     np.testing.assert_allclose(np.linalg.norm(scaled[:, [0, 2]], axis=0), 1, rtol=1e-6)
     assert correlation_matrix(series)[0, 1] == 0
+
+
+def test_shrinkage_moves_correlations_towards_none() -> None:
+    from sklearn.covariance import LedoitWolf
+
+    series = np.random.default_rng(3).standard_normal((40, 5)).cumsum(axis=0)
+    scaled = (series - series.mean(axis=0)) / series.std(axis=0)
+    found = Correlation(CorrelationSettings(estimator="ledoit_wolf")).transform([series])[0]
+    plain = Correlation(CorrelationSettings()).transform([series])[0]
+    covariance = LedoitWolf().fit(scaled).covariance_
+    spread = np.sqrt(np.diag(covariance))
+    np.testing.assert_allclose(found, covariance / np.outer(spread, spread), atol=1e-6)
+    below = np.tril_indices(5, -1)
+    assert (np.abs(found[below]) < np.abs(plain[below])).all()
