@@ -61,8 +61,8 @@ def reset_errors(root: Path, subjects: list[str]) -> None:
     for row in read_units(root / "code" / "units.tsv"):
         if row["problem"] != "n/a" and row["subject"] in subjects:
             # One record a run; a run that is named badly has no entities to tell it by.
-            own = row["bold"] != "n/a"
-            job = Path(row["bold"]).name.split(".")[0] if own else f"sub-{row['subject']}"
+            own = next((row[kind] for kind in ("bold", "series") if row[kind] != "n/a"), "")
+            job = Path(own).name.split(".")[0] if own else f"sub-{row['subject']}"
             write_json(
                 root / "logs" / "errors" / f"index_{job}.json",
                 {
