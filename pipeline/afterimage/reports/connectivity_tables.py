@@ -193,13 +193,19 @@ def findings(report: SubjectReport) -> list[Finding]:
     if not known:
         return []
     enough = min(known) >= FEW_DEGREES
-    length = f"{min(lengths):.1f} to {max(lengths):.1f} min used, " if lengths else ""
+    length = f"{_span(lengths, '.1f')} min used, " if lengths else ""
     return [
         Finding(
             "Is there enough of each recording for connectivity?",
             "yes" if enough else "no",
             "Yes" if enough else "No",
-            f"{len(runs)} recordings, {length}{min(known)} to {max(known)} degrees of freedom "
+            f"{len(runs)} recordings, {length}{_span(known, 'd')} degrees of freedom "
             f"(correlations with fewer than {FEW_DEGREES} are called uncertain here)",
         )
     ]
+
+
+def _span(values: Sequence[float], form: str) -> str:
+    """Write the smallest and the largest value, or the one that there is."""
+    low, high = format(min(values), form), format(max(values), form)
+    return low if low == high else f"{low} to {high}"
