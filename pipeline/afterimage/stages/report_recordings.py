@@ -42,8 +42,8 @@ def exclusions(
         )
         for row in rows
         if row.get("source") in ("raw", "fmriprep")
-        and (row["events"], row["problem"]) == ("n/a", "n/a")
-        and not row["task"].lower().startswith(RESTING)
+        and (row.get("events"), row.get("problem")) == ("n/a", "n/a")
+        and not row.get("task", "").lower().startswith(RESTING)
     ]
     for key, why in (
         ("units_constant", "constant over all trials"),
