@@ -297,8 +297,6 @@ class GroupReport:
         All of them, the failed ones too.
     metrics : sequence of Row
         The rows of all subjects, with ``subject`` filled in.
-    connectivity : sequence of Connectivity
-        Averaged over people, with the scores of telling people apart; one a set of regions.
     leak_linter : sequence of mappings
         ``{"subject": str, "check": str, "ok": bool, "detail": str}``; subject ``""`` for a check
         made across subjects.
@@ -308,11 +306,12 @@ class GroupReport:
         As in `SubjectReport`.
     headline_metric, facts
         As in `SubjectReport`.
+    connectivity : sequence of Connectivity
+        Averaged over people, with the scores of telling people apart; one a set of regions.
     """
 
     subjects: Sequence[GroupSubject]
     metrics: Sequence[Row] = ()
-    connectivity: Sequence[Connectivity] = ()
     leak_linter: Sequence[Mapping[str, Any]] = ()
     stages: Sequence[StageRun] = ()
     dataset: str = ""
@@ -324,3 +323,4 @@ class GroupReport:
     config_hash: str = ""
     headline_metric: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
+    connectivity: Sequence[Connectivity] = ()
