@@ -15,6 +15,7 @@ container: "docker://python:3.11-slim"
 
 wildcard_constraints:
     subject="[a-zA-Z0-9]+",
+    seg="[a-zA-Z0-9]+",
     split="train|test",
     decoder="[a-zA-Z0-9]+",
     ses="(ses-[a-zA-Z0-9+]+/)?",
@@ -24,6 +25,7 @@ wildcard_constraints:
 
 include: "workflows/rules/common.smk"
 include: "workflows/rules/preprocess.smk"
+include: "workflows/rules/connectivity.smk"
 include: "workflows/rules/decode.smk"
 include: "workflows/rules/reconstruct.smk"
 include: "workflows/rules/evaluate.smk"
@@ -33,6 +35,7 @@ include: "workflows/rules/report.smk"
 localrules:
     all,
     preprocess,
+    connectivity,
     decode,
     reconstructions,
     evaluation,
@@ -49,6 +52,12 @@ rule preprocess:
     """Stop after the trials are prepared."""
     input:
         targets("preprocess"),
+
+
+rule connectivity:
+    """Stop after the static connectivity is computed."""
+    input:
+        targets("connect"),
 
 
 rule decode:

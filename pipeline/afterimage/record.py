@@ -61,8 +61,9 @@ def reset_errors(root: Path, subjects: list[str]) -> None:
     for row in read_units(root / "code" / "units.tsv"):
         if row["problem"] != "n/a" and row["subject"] in subjects:
             # One record a run; a run that is named badly has no entities to tell it by.
-            scan = row["recording"] if row["bold"] == "n/a" else row["bold"]
-            job = f"sub-{row['subject']}" if scan == "n/a" else Path(scan).name.split(".")[0]
+            kinds = ("bold", "recording", "series")
+            own = next((row[kind] for kind in kinds if row.get(kind, "n/a") != "n/a"), "")
+            job = Path(own).name.split(".")[0] if own else f"sub-{row['subject']}"
             write_json(
                 root / "logs" / "errors" / f"index_{job}.json",
                 {

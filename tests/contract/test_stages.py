@@ -42,6 +42,7 @@ SHARED = {
         "report_time",
     ),
     "subject_trials",
+    *("series_files", "report_connectivity"),
     *("report_stages", "report_recordings", "report_scans", "report_pictures"),
 }
 #: Rules that run a stage once more, over all subjects, and the stage.

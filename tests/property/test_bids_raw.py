@@ -109,8 +109,8 @@ def test_every_run_has_its_row_and_no_other(runs: list[Run]) -> None:
             assert (root / row["bold"]).is_file()
             assert ("space-T1w" in row["mask"]) == run.preprocessed
             if run.events == "nowhere":
-                assert "a run has no events" in row["problem"]
-                assert row["events"] == "n/a"
+                assert row["problem"] == row["events"] == "n/a"
+                assert row["stimuli"] == "no"
             else:
                 assert row["problem"] == "n/a"
                 assert row["events"].endswith(f"{run.stem}_events.tsv")

@@ -54,7 +54,7 @@ def problems(rows: list[dict[str, str]]) -> list[str]:
 def test_a_recording_is_listed_with_what_belongs_to_it(study: Path, tmp_path: Path) -> None:
     rows = index_dataset(study)
     assert [(row["subject"], row["run"]) for row in rows] == [
-        ("01", "2"), ("01", "10"), ("02", "n/a"),
+        ("01", "2"), ("01", "10"), ("02", "n/a"), ("02", "n/a"),
     ]  # fmt: skip
     row = rows[0]
     folder = "sub-01/ses-1/eeg/sub-01_ses-1"
@@ -116,22 +116,21 @@ def test_split_files_and_calibration_are_one_recording(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda r: run(r, "sub-03_task-x", ".edf", events=False), "a run has no events"),
         (lambda r: run(r, "sub-03_task-x", ".edf", ".set"), "one run is there twice"),
         (lambda r: run(r, "sub-03_task-x", ".vhdr", ".vmrk"), "no sub-03_task-x_eeg.eeg"),
         (lambda r: run(r, "sub-03_task-x", ".vhdr", ".eeg"), "no sub-03_task-x_eeg.vmrk"),
         (lambda r: run(r, "sub-03_run-1", ".edf"), "has no task"),
         (lambda r: touch(r, "sub-03/eeg/sub-04_task-x_eeg.edf"), "contradicts its folder"),
         (lambda r: touch(r, "sub-03/eeg/sub-03_task-x_eeg_old.edf"), "is not a BIDS name"),
-        (lambda r: run(r, "sub-03_task-rest", ".edf", events=False), "only runs at rest"),
+        (lambda r: run(r, "sub-03_task-noise", ".edf", events=False), "only recordings of the empty"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_used_says_why_and_the_rest_stays(study: Path, make, text: str) -> None:  # type: ignore[no-untyped-def]
     make(study)
     rows = index_dataset(study)
-    assert [row["subject"] for row in rows[:3]] == ["01", "01", "02"]
-    assert not problems(rows[:3])
-    (problem,) = problems(rows[3:])
+    assert [row["subject"] for row in rows[:4]] == ["01", "01", "02", "02"]
+    assert not problems(rows[:4])
+    (problem,) = problems(rows[4:])
     assert text in problem
     assert "sub-03" in problem
     assert "\n" not in problem
@@ -149,12 +148,17 @@ def test_subjects_of_two_modalities_must_choose(study: Path) -> None:
     touch(study, "sub-02/func/sub-02_task-view_bold.nii.gz")
     touch(study, "sub-02/func/sub-02_task-view_events.tsv", text=HEADER)
     rows = index_dataset(study)
-    assert [row["modality"] for row in rows if row["subject"] == "02"] == ["fmri", "eeg"]
+    assert [row["modality"] for row in rows if row["subject"] == "02"] == ["fmri", "eeg", "eeg"]
     marked = mixed_modalities(rows)
-    assert [row["subject"] for row in marked if row["problem"] != "n/a"] == ["02", "02"]
+    assert [row["subject"] for row in marked if row["problem"] != "n/a"] == ["02"] * 3
     assert "--modality fmri" in marked[-1]["problem"]
     chosen = select_units(rows, modalities=["eeg"])
     assert mixed_modalities(chosen) == chosen
+    # At rest in another scanner: the modality with events counts, the others are left out.
+    (study / "sub-02/func/sub-02_task-view_events.tsv").unlink()
+    kept = mixed_modalities(index_dataset(study))
+    assert [row["modality"] for row in kept if row["subject"] == "02"] == ["eeg", "eeg"]
+    assert not problems(kept)
 
 
 def test_tasks_and_sessions_choose_recordings(study: Path) -> None:
@@ -181,5 +185,6 @@ def test_real_datasets_are_listed(shared_data: Path) -> None:
     assert {row["modality"] for row in rows} == {"eeg"}
     assert not problems(rows)
     motor = index_dataset(shared_data / "eeg-motor-raw")
-    assert len(motor) == 6  # the two at rest have no events
+    assert len(motor) == 8
+    assert [row["task"] for row in motor if row["events"] == "n/a"] == ["eyesclosed", "eyesopen"]
     assert not problems(motor)

@@ -162,11 +162,6 @@ def test_zeros_before_the_number_of_a_run_make_no_difference(study: Path) -> Non
 
 
 DEFECTS: dict[str, tuple[Callable[[Path], Any], str, str]] = {
-    "no events": (
-        lambda func: (func / "sub-01_ses-1_task-view_run-1_events.tsv").unlink(),
-        "sub-01_ses-1_task-view_run-1_bold.nii.gz",
-        "a run has no events",
-    ),
     "twice": (
         lambda func: (func / "sub-01_ses-1_task-view_run-1_bold.nii").touch(),
         "sub-01_ses-1_task-view_run-1_bold.nii.gz",
@@ -214,11 +209,11 @@ def test_a_defect_is_said_of_its_run_and_the_others_go_on(study: Path, defect: s
 
 
 def test_a_problem_names_subject_and_file(study: Path) -> None:
-    (study / "sub-02/func/sub-02_task-view_events.tsv").unlink()
+    touch(study, "sub-02/func/sub-02_task-view_bold.nii")
     (problem,) = [row["problem"] for row in index_dataset(study) if row["problem"] != "n/a"]
     for words in (
-        "sub-02, sub-02/func/sub-02_task-view_bold.nii.gz",
-        "sub-02_task-view_events.tsv",
+        "sub-02, sub-02/func/sub-02_task-view_bold.nii",
+        "sub-02/func/sub-02_task-view_bold.nii.gz",
     ):
         assert words in problem
     assert problem.count(" | ") == 4
@@ -238,15 +233,19 @@ def test_magnitude_is_taken_and_phase_is_not(study: Path) -> None:
     assert row["problem"] == "n/a"
 
 
-def test_rest_is_left_out_unless_it_has_events(study: Path) -> None:
+def test_runs_without_events_are_listed_without_them(study: Path) -> None:
     run(study, "sub-02_task-rest", None)
-    run(study, "sub-02_task-restingstate_run-1", None)
-    assert [row["task"] for row in index_dataset(study)[5:]] == ["view"]
-    run(study, "sub-02_task-rest", HEADER)
-    assert [row["task"] for row in index_dataset(study)[5:]] == ["rest", "view"]
     run(study, "sub-04_task-rest", None)
-    row = index_dataset(study)[-1]
-    assert "only runs at rest" in row["problem"]
+    (study / "sub-01/ses-1/func/sub-01_ses-1_task-view_run-1_events.tsv").unlink()
+    rows = index_dataset(study)
+    without = [row for row in rows if row["events"] == "n/a"]
+    assert [row["subject"] for row in without] == ["01", "02", "04"]
+    for row in without:
+        assert row["bold"].endswith("_bold.nii.gz")
+        assert row["stimuli"] == "no"
+        assert row["problem"] == "n/a"
+    run(study, "sub-02_task-rest", HEADER)
+    assert next(r["events"] for r in index_dataset(study) if r["task"] == "rest").endswith(".tsv")
 
 
 def test_a_subject_with_nothing_to_read_says_what_it_has(study: Path) -> None:
@@ -418,8 +417,7 @@ def test_fmriprep_output_that_names_no_raw_dataset(tmp_path: Path) -> None:
     out = derivative(tmp_path, "fmriprep")
     preprocessed(out, "sub-02_task-view", "space-T1w")
     (row,) = index_dataset(out)
-    assert "a run has no events" in row["problem"]
-    assert "DatasetLinks" in row["problem"]
+    assert (row["source"], row["events"], row["problem"]) == ("fmriprep", "n/a", "n/a")
 
 
 def test_masks_and_regions_of_raw_scans(study: Path) -> None:

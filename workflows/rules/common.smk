@@ -9,6 +9,7 @@ from pathlib import Path
 from afterimage.bids.index import index_dataset, read_units, select_units, write_units
 from afterimage.bids.index import picture_digest
 from afterimage.bids.entities import run_prefix
+from afterimage.bids.prepared_series import series_label
 from afterimage.bids.recordings import mixed_modalities
 from afterimage.bids.stimuli import stimulus_table
 from afterimage.config.load import check_config
@@ -53,8 +54,33 @@ SELECTED = mixed_modalities(
 
 
 def run_file(row):
-    """Return the recording of a run: its BOLD, EEG or MEG file."""
-    return row["recording"] if row["bold"] == "n/a" else row["bold"]
+    """Return the recording of a run: its BOLD, EEG or MEG file, or its prepared series."""
+    return next(row[kind] for kind in ("bold", "recording", "series") if row[kind] != "n/a")
+
+
+def series_of(rows):
+    """Return the runs of one subject that become series, by the label of their regions."""
+    if rows[0]["source"] == "series":
+        wanted, found = SETTINGS.prepare_series.segmentations, {}
+        for row in rows:
+            label = series_label(row["series"])
+            if not wanted or label in wanted:
+                found.setdefault(label, []).append(row)
+        return found
+    mode, atlases = SETTINGS.extract_series.runs, list(SETTINGS.parcellate.atlases)
+    chosen = [
+        row
+        for row in rows
+        if row["source"] != "prepared"
+        and mode != "none"
+        and (mode == "all" or row["events"] == "n/a" or (atlases and row["bold"] != "n/a"))
+    ]
+    if not chosen:
+        return {}
+    if chosen[0]["recording"] != "n/a":
+        return {"sensors": chosen}
+    own = "clusters" if chosen[0]["rois"] == "n/a" else "rois"
+    return dict.fromkeys(atlases or [own], chosen)
 
 
 # A subject's rows: one for prepared responses, one a run for scans; rows with a problem are left out.
@@ -66,16 +92,28 @@ SUBJECTS = list(UNITS)
 PREPARED = [subject for subject in SUBJECTS if UNITS[subject][0]["source"] == "prepared"]
 SCANNED = [s for s in SUBJECTS if UNITS[s][0]["bold"] != "n/a"]
 RECORDED = [s for s in SUBJECTS if UNITS[s][0]["recording"] != "n/a"]
+# Those with trials; runs without events, and prepared series, have connectivity only.
+TRIALLED = [
+    s for s in SUBJECTS if s in PREPARED or any(row["events"] != "n/a" for row in UNITS[s])
+]
 # Only where pictures are known can there be reconstructions; the others get responses and a report.
 PICTURED = [s for s in SUBJECTS if any(row["stimuli"] == "yes" for row in UNITS[s])]
 # Conditions are told apart where there are no pictures to reconstruct, in trials with a time axis.
 UNPICTURED = [
     s
     for s in RECORDED + PREPARED
-    if s not in PICTURED and UNITS[s][0]["modality"] in ("eeg", "meg")
+    if s in TRIALLED and s not in PICTURED and UNITS[s][0]["modality"] in ("eeg", "meg")
 ]
 GROUP_CONDITIONS = ["group/conditions.tsv"] if len(UNPICTURED) > 1 else []
 RUNS = {run_prefix(run_file(row)): row for s in SCANNED + RECORDED for row in UNITS[s]}
+SERIES = {subject: found for subject in SUBJECTS if (found := series_of(UNITS[subject]))}
+PREPARED_SERIES = [s for s in SERIES if UNITS[s][0]["source"] == "series"]
+PREPARED_RUNS = {
+    (run_prefix(row["series"]), seg): row
+    for s in PREPARED_SERIES
+    for seg, rows in SERIES[s].items()
+    for row in rows
+}
 STIMULI_TABLE = [str(path) for path in [stimulus_table(BIDS_DIR)] if path]
 PARTICIPANTS = [str(path) for path in [BIDS_DIR / "participants.tsv"] if path.is_file()]
 # A file at the root of the dataset: the pictures lie in stimuli/ beside it.
@@ -145,13 +183,57 @@ def cleaned(suffix):
     def files(wildcards):
         found = []
         for row in UNITS[wildcards.subject]:
-            session = "" if row["session"] == "n/a" else f"ses-{row['session']}/"
-            datatype = "func" if row["bold"] != "n/a" else row["modality"]
-            folder = f"sub-{wildcards.subject}/{session}{datatype}"
-            found.append(f"{folder}/{run_prefix(run_file(row))}_desc-{label}_{suffix}")
+            if row["events"] != "n/a":
+                found.append(f"{output_stem(row)}_desc-{label}_{suffix}")
         return found
 
     return files
+
+
+def output_stem(row):
+    """Return the start of the paths of what is made of one run."""
+    session = "" if row["session"] == "n/a" else f"ses-{row['session']}/"
+    datatype = row["modality"] if row["recording"] != "n/a" else "func"
+    return f"sub-{row['subject']}/{session}{datatype}/{run_prefix(run_file(row))}"
+
+
+def series_files(subject, seg):
+    """Return the series of one subject, of one set of regions, in the order of its runs."""
+    ending = "desc-clean" if seg == "sensors" else f"seg-{seg}_desc-denoised"
+    return [f"{output_stem(row)}_{ending}_series.nc" for row in SERIES[subject][seg]]
+
+
+def segmented(pattern, subjects):
+    """Return a file of every subject and set of regions that it has series of."""
+    return [pattern.format(s=s, seg=seg) for s in subjects for seg in SERIES.get(s, ())]
+
+
+def prepared_file(column):
+    """Return an input function: the files of that column of one prepared recording."""
+
+    def files(wildcards):
+        run = f"sub-{wildcards.subject}{wildcards.ents}"
+        return paths_in(PREPARED_RUNS[run, wildcards.seg][column])
+
+    return files
+
+
+def voxel_runs(wildcards):
+    """Return the cleaned runs that regions are made on."""
+    rows = SERIES[wildcards.subject][wildcards.seg]
+    return [f"{output_stem(row)}_desc-clean_series.nc" for row in rows]
+
+
+def atlas_files(wildcards):
+    """Return the image of an atlas, and its table where there is one beside it."""
+    if wildcards.seg not in SETTINGS.parcellate.atlases:
+        return []
+    image = (
+        BIDS_DIR / SETTINGS.parcellate.atlases[wildcards.seg]
+    )  # an absolute path stays as it is
+    stem = str(image).removesuffix(".gz").removesuffix(".nii")
+    table = next((t for t in (f"{stem}.tsv", f"{stem}_dseg.tsv") if Path(t).is_file()), None)
+    return [str(image), *([table] if table else [])]
 
 
 def one_of(subjects):
@@ -235,6 +317,7 @@ def targets(until):
     """
     groups = {
         "preprocess": ["sub-{s}/sub-{s}_trials.nc"],
+        "connect": [CONNECTED],
         "decode": [
             "sub-{s}/features/sub-{s}_split-train_features.nc",
             "sub-{s}/decoding/sub-{s}_desc-{d}_predictions.nc",
@@ -249,13 +332,19 @@ def targets(until):
         "report": ["sub-{s}.html"],
     }
     wanted = list(groups)[: list(groups).index(until) + 1]
-    patterns = [pattern for name in wanted for pattern in groups[name]]
+    patterns = [pattern for name in wanted if name != "connect" for pattern in groups[name]]
     files = {file for s in PICTURED for file in collect(patterns, s=s, d=decoders_of(s))}
     # Without pictures there is nothing to decode to: the trials and the report are all there is.
     always = [
         pattern for name in ("preprocess", "report") if name in wanted for pattern in groups[name]
     ]
-    files |= set(collect(always, s=SUBJECTS))
+    files |= set(collect(always, s=TRIALLED))
+    if "connect" in wanted:
+        files |= set(segmented(CONNECTED, SUBJECTS))
+    if "report" in wanted:
+        files |= set(collect(groups["report"], s=SUBJECTS))
+    if "evaluate" in wanted and SERIES and config.get("group", True):
+        files.add("group/connectivity.tsv")
     if "decode" in wanted:
         files |= set(collect("sub-{s}/decoding/sub-{s}_conditions.tsv", s=UNPICTURED))
         files |= set(GROUP_CONDITIONS)
@@ -265,6 +354,13 @@ def targets(until):
     return [*sorted(files), "group.html"] if group else sorted(files)
 
 
+def trials(wildcards):
+    """Return the trials of one subject; a subject at rest has none."""
+    return collect(
+        "sub-{s}/sub-{s}_trials.nc", s=[s for s in [wildcards.subject] if s in TRIALLED]
+    )
+
+
 def scores(wildcards):
     """Return the scores of one subject, or of all; a subject without pictures has none."""
     subjects = [wildcards.subject] if hasattr(wildcards, "subject") else PICTURED
@@ -272,6 +368,7 @@ def scores(wildcards):
     return collect(pattern, s=[subject for subject in subjects if subject in PICTURED])
 
 
+CONNECTED = "sub-{s}/connectivity/sub-{s}_seg-{seg}_connectivity.nc"
 DEVICE = str(config.get("device", "cpu"))
 RUN_ID = str(config.get("run_id", "plain"))
 STIMULI_DIGEST = picture_digest(BIDS_DIR / "stimuli")

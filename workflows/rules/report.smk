@@ -1,8 +1,9 @@
 rule report_subject:
     """Write the report of one subject."""
     input:
-        trials="sub-{subject}/sub-{subject}_trials.nc",
+        trials=trials,
         metrics=scores,
+        connectivity=lambda wildcards: segmented(CONNECTED, [wildcards.subject]),
     output:
         report=report(
             "sub-{subject}.html",
@@ -21,10 +22,11 @@ rule report_subject:
 rule report_group:
     """Write the report of all subjects."""
     input:
-        trials=collect("sub-{s}/sub-{s}_trials.nc", s=SUBJECTS),
+        trials=collect("sub-{s}/sub-{s}_trials.nc", s=TRIALLED),
         metrics=scores,
         conditions=GROUP_CONDITIONS,
         subjects=["group/subjects.tsv"] if COMPARED else [],
+        connectivity="group/connectivity.tsv" if SERIES else [],
     output:
         report=report("group.html", caption="../report/group.rst", category="Group"),
         metrics="group/metrics.tsv",

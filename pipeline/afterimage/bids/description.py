@@ -12,6 +12,7 @@ _DESCRIPTIONS = {
     "reference": "reference image: the grid of all runs of the subject",
     "brain": "brain mask on that grid",
     "clean": "corrected for slice timing and head motion, nothing regressed out",
+    "denoised": "series of regions, freed of confounds, of what is outside the band and of censored volumes",
     "confounds": "confounds of a run, one row a volume",
     "preproc": "corrected for slice timing and head motion, nothing regressed out",
     "singletrial": "response to every trial, percent signal change",
@@ -45,6 +46,9 @@ sub-*/*_desc-singletrial_*
 sub-*/*_statmap.*
 sub-*/*_boldref.*
 sub-*/*_mask.*
+sub-*/*_parcels.*
+sub-*/*_dseg.*
+sub-*/connectivity
 sub-*/**/func/*
 sub-*/features
 sub-*/decoding

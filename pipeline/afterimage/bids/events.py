@@ -60,6 +60,13 @@ class Events:
         return dataclasses.replace(self, **kept, notes=self.notes + ((note,) if note else ()))
 
 
+def no_events(path: Path, subject: str) -> Events:
+    """Return the events of a run at rest, ``path``, which has none."""
+    nothing = np.zeros(0)
+    text = nothing.astype(str)
+    return Events(path, subject, nothing, nothing, text, text, text, "n/a")
+
+
 def read_events(
     path: Path,
     *,

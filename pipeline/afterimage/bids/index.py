@@ -16,6 +16,7 @@ from afterimage.bids.derivatives import (
 from afterimage.bids.entities import natural_key
 from afterimage.bids.files import list_folder
 from afterimage.bids.names import SUBJECT
+from afterimage.bids.prepared_series import series_rows
 from afterimage.bids.rows import one_line
 from afterimage.bids.scans import Scans, scan_rows
 from afterimage.bids.stimuli import stimulus_table
@@ -23,11 +24,12 @@ from afterimage.errors import InputError
 from afterimage.io.atomic import write_text_if_changed
 from afterimage.io.tables import Row, format_cell, read_text, read_tsv
 
-#: One row a BOLD, EEG or MEG run, or a subject of prepared responses. Paths are relative to the dataset, or
-#: absolute where they lie outside; ``n/a`` where a file is absent.
+#: One row a BOLD, EEG or MEG run, a file of prepared series, or a subject of prepared responses.
+#: Paths are relative to the dataset, or absolute where they lie outside; ``n/a`` where a file is
+#: absent.
 COLUMNS = (
     "subject", "session", "task", "run", "modality", "source", "responses", "trials", "units",
-    "sidecar", "bold", "recording", "events", "confounds", "mask", "boldref", "rois", "anat",
+    "sidecar", "bold", "recording", "series", "events", "confounds", "mask", "boldref", "rois", "anat",
     "stimuli", "problem",
 )  # fmt: skip
 
@@ -44,7 +46,7 @@ def index_dataset(
     tasks: Sequence[str] = (),
     sessions: Sequence[str] = (),
 ) -> list[Row]:
-    """List the BOLD, EEG and MEG runs of a dataset, and its subjects with prepared responses.
+    """List the BOLD, EEG and MEG runs of a dataset, and its prepared responses and series.
 
     Names of files are read, and the first line of tables; no image is opened.
 
@@ -52,8 +54,9 @@ def index_dataset(
     ----------
     bids_dir : Path
         The dataset: raw BIDS, output of fMRIPrep whose description names the raw dataset, or
-        prepared responses with ``stimuli.tsv``. Subjects may differ in which they have; one who
-        has prepared responses is read from these.
+        prepared responses with ``stimuli.tsv``, or prepared series (also output of xcp_d).
+        Subjects may differ in which they have; one who has prepared responses is read from these,
+        one who has raw scans from these before series.
     derivatives : sequence of Path
         Derivative datasets, or folders of such, besides those in ``derivatives/``: fMRIPrep
         output, brain masks, regions of interest. They come first where several have the same.
@@ -94,16 +97,17 @@ def index_dataset(
     rows: list[Row] = []
     for name in folders:
         rows += _subject_rows(bids_dir, name, scans, table)
-    scanned = any(row["bold"] != "n/a" or row["recording"] != "n/a" for row in rows)
+    kinds = ("bold", "recording", "series")
+    scanned = any(row[kind] != "n/a" for row in rows for kind in kinds)
     if not (has_table or scanned or scans.seen["task"]):
         raise InputError(
             "the dataset has no table of stimuli",
             where=str(bids_dir),
-            found="no stimuli.tsv, no sub-*/[ses-*/]func/*_bold.nii.gz, and no recording in "
-            "sub-*/[ses-*/]eeg or meg",
-            expected="raw scans with events, or prepared responses: stimuli.tsv with stimulus_id, "
-            "file and optionally split, and sub-*/sub-*_responses.npy",
-            fix="see 'Your own data' in the documentation for both ways in",
+            found="no stimuli.tsv, no sub-*/[ses-*/]func/*_bold.nii.gz, no recording in "
+            "sub-*/[ses-*/]eeg or meg, and no *_timeseries.tsv or .npy",
+            expected="raw scans, prepared series, or prepared responses: stimuli.tsv with "
+            "stimulus_id, file and optionally split, and sub-*/sub-*_responses.npy",
+            fix="see 'Your own data' in the documentation for the ways in",
         )
     for entity, wanted in (("task", scans.tasks), ("ses", scans.sessions)):
         if unknown := sorted(wanted - scans.seen[entity]):
@@ -139,7 +143,7 @@ def _subject_folders(bids_dir: Path) -> list[str]:
 
 
 def _subject_rows(bids_dir: Path, name: str, scans: Scans, table: list[Row] | None) -> list[Row]:
-    """Return the rows of one subject: prepared responses where there are any, else scans."""
+    """Return the rows of one subject: prepared responses where there are any, scans, or series."""
     label = name.removeprefix("sub-")
     if not SUBJECT.fullmatch(name):
         error = InputError(
@@ -149,7 +153,10 @@ def _subject_rows(bids_dir: Path, name: str, scans: Scans, table: list[Row] | No
         return [dict.fromkeys(COLUMNS, "n/a") | {"subject": label, "problem": one_line(error)}]
     prepared = _prepared_row(bids_dir, name)
     if prepared["responses"] == prepared["trials"] == "n/a":
-        return scan_rows(scans, label)
+        rows = scan_rows(scans, label)
+        if any(row["bold"] != "n/a" or row["recording"] != "n/a" for row in rows):
+            return rows
+        return series_rows(scans, label) or rows
     return [_checked(prepared, bids_dir, name, table)]
 
 

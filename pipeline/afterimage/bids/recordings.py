@@ -12,7 +12,6 @@ from afterimage.bids.entities import DERIVED, BidsName, natural_key, run_key
 from afterimage.bids.files import RECORDINGS, BidsFile, SubjectFiles
 from afterimage.bids.rows import (
     check_folder,
-    events_error,
     names_pictures,
     one_line,
     problem_row,
@@ -25,8 +24,8 @@ if TYPE_CHECKING:
 
 # Files that must lie beside a header for it to be read.
 _PARTNERS = {".vhdr": (".eeg", ".vmrk")}
-# Tasks without events in which nobody saw anything: rest, and the empty room.
-_RESTING = ("rest", "eyesopen", "eyesclosed", "noise", "emptyroom")
+# Tasks without events in which nobody was there: recordings of the empty room.
+_EMPTY_ROOM = ("noise", "emptyroom")
 
 
 def recording_rows(scans: Scans, label: str, raw: SubjectFiles) -> tuple[list[Row], str]:
@@ -44,13 +43,13 @@ def recording_rows(scans: Scans, label: str, raw: SubjectFiles) -> tuple[list[Ro
     Returns
     -------
     rows : list of dict
-        A recording that cannot be used is listed with its ``problem``. Those at rest without
-        events are left out.
-    resting : str
+        A recording that cannot be used is listed with its ``problem``. One without events, as at
+        rest, has ``n/a`` for them; those of the empty room are left out.
+    quiet : str
         A recording that was left out so; "" where there is none.
     """
     rows: list[Row] = []
-    resting = ""
+    quiet = ""
     for modality, extensions in RECORDINGS.items():
         runs: dict[RunKey, list[BidsFile]] = {}
         found = [file for file in raw.find(modality, extensions) if _is_recording(file, modality)]
@@ -59,8 +58,8 @@ def recording_rows(scans: Scans, label: str, raw: SubjectFiles) -> tuple[list[Ro
                 runs.setdefault(run_key(file.name), []).append(file)
         for files in runs.values():
             row = _row(scans, label, raw, modality, files)
-            if row["events"] == "n/a" and row["task"].lower().startswith(_RESTING):
-                resting = row["recording"]
+            if row["events"] == "n/a" and row["task"].lower().startswith(_EMPTY_ROOM):
+                quiet = row["recording"]
             else:
                 rows.append(row)
         for path in raw.unparsed:
@@ -69,7 +68,7 @@ def recording_rows(scans: Scans, label: str, raw: SubjectFiles) -> tuple[list[Ro
     rows.sort(
         key=lambda row: [natural_key(row[k]) for k in ("session", "task", "run", "recording")]
     )
-    return rows, resting
+    return rows, quiet
 
 
 def mixed_modalities(rows: Sequence[Row]) -> list[Row]:
@@ -84,15 +83,22 @@ def mixed_modalities(rows: Sequence[Row]) -> list[Row]:
     -------
     list of dict
         The same rows; those of a subject with usable scans of more than one modality have a
-        ``problem`` that says to choose one, since a subject is processed in one modality.
+        ``problem`` that says to choose one, since a subject is processed in one modality. Where
+        all runs with events are of one modality, runs without events of another are left out.
     """
     kinds: dict[str, dict[str, None]] = {}
+    seen: dict[str, dict[str, None]] = {}
     for row in rows:
         if row["problem"] == "n/a" and row["source"] != "prepared":
             kinds.setdefault(row["subject"], {})[row["modality"]] = None
+            if row["events"] != "n/a":
+                seen.setdefault(row["subject"], {})[row["modality"]] = None
     marked = []
     for row in rows:
-        modalities = list(kinds.get(row["subject"], {}))
+        modalities = list(seen.get(row["subject"], kinds.get(row["subject"], {})))
+        usable = row["problem"] == "n/a" and row["source"] != "prepared"
+        if usable and row["events"] == "n/a" and row["modality"] not in modalities:
+            continue
         if row["problem"] == "n/a" and len(modalities) > 1:
             error = InputError(
                 "a subject has scans of several modalities", where=f"sub-{row['subject']}",
@@ -212,9 +218,8 @@ def _row(scans: Scans, label: str, raw: SubjectFiles, modality: str, files: list
         for file in files:
             check_folder(scans, label, file, modality, f"_{modality}")
         _check_files(scans, label, raw, files)
-        if row["events"] == "n/a":
-            raise events_error(scans, label, name, row["recording"])
-        row["stimuli"] = names_pictures(scans, label, row["events"])
+        if row["events"] != "n/a":
+            row["stimuli"] = names_pictures(scans, label, row["events"])
     except InputError as error:
         row["problem"] = one_line(error)
     return row

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from afterimage.bids.derivatives import is_fmriprep
-from afterimage.bids.entities import DERIVED, BidsName
 from afterimage.bids.files import BidsFile
 from afterimage.errors import InputError
 from afterimage.io.tables import Row
@@ -54,20 +52,6 @@ def check_folder(scans: Scans, label: str, file: BidsFile, folder: str, ending: 
             found=file.path.rpartition("/")[2], expected=f"sub-{label}_..._task-<label>_...{ending}",
             fix="add task-<label> to the names of the scan and its events",
         )  # fmt: skip
-
-
-def events_error(scans: Scans, label: str, name: BidsName, scan: str) -> InputError:
-    """Return the error of a run without events; ``scan`` is its path as the row has it."""
-    hidden = DERIVED | {"split"}
-    run = "_".join(f"{key}-{value}" for key, value in name.entities.items() if key not in hidden)
-    fix = "add the file; to leave the run out, choose tasks or sessions"
-    if scans.raw == scans.bids_dir and is_fmriprep(scans.bids_dir):
-        fix = "name the folder of the raw dataset in DatasetLinks of dataset_description.json"
-    return InputError(
-        "a run has no events", where=f"sub-{label}, {scan}",
-        found="no file of events applies to it",
-        expected=f"{run}_events.tsv beside it, or one above that applies", fix=fix,
-    )  # fmt: skip
 
 
 def names_pictures(scans: Scans, label: str, events: str) -> str:

@@ -21,7 +21,6 @@ from afterimage.bids.masks import Masks, find_masks
 from afterimage.bids.recordings import recording_rows
 from afterimage.bids.rows import (
     check_folder,
-    events_error,
     names_pictures,
     one_line,
     problem_row,
@@ -126,10 +125,11 @@ def scan_rows(scans: Scans, label: str) -> list[Row]:
     Returns
     -------
     list of dict
-        A run that cannot be used is listed with its ``problem``. Runs at rest (``task-rest*``)
-        without events are left out: there is nothing to decode in them. A subject of whom nothing
-        can be read has one row, which says so; one whose runs were not asked for has none, nor
-        has ``sub-emptyroom``, which holds recordings of the room without a person.
+        A run that cannot be used is listed with its ``problem``. A run without events, as at
+        rest, has ``n/a`` for them: there is nothing to decode in it, but it has connectivity. A
+        subject of whom nothing can be read has one row, which says so; one whose runs were not
+        asked for has none, nor has ``sub-emptyroom``, which holds recordings of the room without a
+        person.
     """
     if label == "emptyroom":
         return []
@@ -142,21 +142,13 @@ def scan_rows(scans: Scans, label: str) -> list[Row]:
             runs.setdefault(run_key(file.name), []).append(file)
     subject = _with_derivatives(scans, label, raw, runs)
     rows = [_misnamed(scans, label, path) for path in raw.unparsed if _is_bold(path)]
-    resting = ""
     keys = list(runs) + [key for key in subject.preprocessed if key not in runs]
-    for key in keys:
-        row = _row(scans, subject, key)
-        if row["events"] == "n/a" and row["task"].lower().startswith("rest"):
-            resting = row["bold"]
-        else:
-            rows.append(row)
+    rows += [_row(scans, subject, key) for key in keys]
     rows.sort(key=lambda row: [natural_key(row[k]) for k in ("session", "task", "run", "bold")])
     recordings, quiet = recording_rows(scans, label, raw)
     rows += recordings
-    if not rows and (
-        resting or quiet or not (scans_of_runs or subject.by_fmriprep or raw.recorded)
-    ):
-        return [_nothing(scans, label, raw, resting or quiet)]
+    if not rows and (quiet or not (scans_of_runs or subject.by_fmriprep or raw.recorded)):
+        return [_nothing(scans, label, raw, quiet)]
     return rows
 
 
@@ -239,9 +231,8 @@ def _row(scans: Scans, subject: _Subject, key: RunKey) -> Row:
     row["sidecar"] = scans.join(sidecars)
     try:
         _check_run(scans, subject, files, run)
-        if row["events"] == "n/a":
-            raise events_error(scans, subject.label, name, row["bold"])
-        row["stimuli"] = names_pictures(scans, subject.label, row["events"])
+        if row["events"] != "n/a":
+            row["stimuli"] = names_pictures(scans, subject.label, row["events"])
     except InputError as error:
         row["problem"] = one_line(error)
     return row
@@ -328,24 +319,23 @@ def _misnamed(scans: Scans, label: str, path: str) -> Row:
     return problem_row(scans, label, error) | {"modality": "fmri", "bold": path}
 
 
-def _nothing(scans: Scans, label: str, raw: SubjectFiles, resting: str) -> Row:
+def _nothing(scans: Scans, label: str, raw: SubjectFiles, quiet: str) -> Row:
     """Return the row of a subject of whom there is nothing to read."""
     later = sorted(raw.datatypes & _LATER)
     folders, files = list_folder(raw.folder)
     found = ", ".join([f"{entry.name}/" for entry in folders] + [file.name for file in files][:6])
-    if resting:
-        what, found = "a subject has only runs at rest", resting
+    if quiet:
+        what, found = "a subject has only recordings of the empty room", quiet
     elif later:
         what = f"a subject has only recordings that are not read yet ({', '.join(later)})"
     else:
         what = "a subject has no responses and no scans"
     error = InputError(
         what, where=f"sub-{label}", found=found or "nothing",
-        expected=f"func/sub-{label}_task-<label>_bold.nii.gz, or a recording in eeg/ or meg/, with "
-        f"events, or sub-{label}_responses.npy and sub-{label}_trials.tsv",
+        expected=f"func/sub-{label}_task-<label>_bold.nii.gz, a recording in eeg/ or meg/, "
+        f"sub-{label}_timeseries.npy, or sub-{label}_responses.npy and sub-{label}_trials.tsv",
         fix="add the files, or remove the folder",
     )  # fmt: skip
     row = problem_row(scans, label, error)
-    kind = "eeg" if "/eeg/" in resting else "meg" if "/meg/" in resting else "fmri"
-    column = "bold" if kind == "fmri" else "recording"
-    return row | ({"modality": kind, column: resting} if resting else {})
+    kind = "eeg" if "/eeg/" in quiet else "meg"
+    return row | ({"modality": kind, "recording": quiet} if quiet else {})

@@ -115,7 +115,9 @@ def _explain(error: ValidationError) -> ConfigError:
     path = [str(part) for part in first["loc"]]
     # pydantic puts the kind of a named entry behind its name; people did not write it there.
     where = ".".join(
-        path[:3] + path[4:] if path[1:2] in (["encoders"], ["decoders"], ["methods"]) else path
+        path[:3] + path[4:]
+        if path[1:2] in (["encoders"], ["decoders"], ["methods"], ["measures"])
+        else path
     )
     if first["type"] == "extra_forbidden":
         known = sorted(set(_known_keys(Config)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from afterimage.connectivity.registry import CONNECTIVITY
 from afterimage.decoding.conditions.registry import CLASSIFIERS
 from afterimage.decoding.registry import DECODERS
 from afterimage.features.registry import ENCODERS
@@ -22,7 +23,7 @@ def list_methods() -> list[dict[str, Any]]:
         model folders it reads; ``check``, the test that tells it from a toy.
     """
     methods = []
-    for registry in (ESTIMATORS, CLASSIFIERS, ENCODERS, DECODERS, RECONSTRUCTIONS):
+    for registry in (ESTIMATORS, CONNECTIVITY, CLASSIFIERS, ENCODERS, DECODERS, RECONSTRUCTIONS):
         for name in registry.names():
             module = sys.modules[registry.get(name).__module__]
             fields = registry.settings(name).model_fields

@@ -9,14 +9,19 @@ from pydantic import Field, field_validator
 from afterimage.settings import Settings
 from afterimage.stages.clean_bold import Config as CleanBold
 from afterimage.stages.clean_meeg import Config as CleanMeeg
+from afterimage.stages.connect import Config as Connect
 from afterimage.stages.decode_conditions import Config as DecodeConditions
 from afterimage.stages.epoch_meeg import Config as EpochMeeg
 from afterimage.stages.evaluate import Config as Evaluate
 from afterimage.stages.evaluate_subjects import Config as EvaluateSubjects
+from afterimage.stages.evaluate_connectivity import Config as EvaluateConnectivity
 from afterimage.stages.evaluate_time import Config as EvaluateTime
 from afterimage.stages.extract_features import Config as ExtractFeatures
+from afterimage.stages.extract_series import Config as ExtractSeries
 from afterimage.stages.fit_responses import Config as FitResponses
+from afterimage.stages.parcellate import Config as Parcellate
 from afterimage.stages.prepare_responses import Config as PrepareResponses
+from afterimage.stages.prepare_series import Config as PrepareSeries
 from afterimage.stages.reconstruct import Config as Reconstruct
 from afterimage.stages.reference_bold import Config as ReferenceBold
 from afterimage.stages.report_group import Config as ReportGroup
@@ -26,6 +31,7 @@ from afterimage.stages.train_generator import Config as TrainGenerator
 
 #: Sections that hold entries under names the user chooses: (section, key).
 NAMED_ENTRIES = (
+    ("connect", "measures"),
     ("extract_features", "encoders"),
     ("train_decoder", "decoders"),
     ("reconstruct", "methods"),
@@ -42,6 +48,10 @@ class Config(Settings):
     )
     reference_bold: ReferenceBold = ReferenceBold()
     clean_bold: CleanBold = CleanBold()
+    parcellate: Parcellate = Parcellate()
+    extract_series: ExtractSeries = ExtractSeries()
+    prepare_series: PrepareSeries = PrepareSeries()
+    connect: Connect = Connect()
     fit_responses: FitResponses = FitResponses()
     clean_meeg: CleanMeeg = CleanMeeg()
     epoch_meeg: EpochMeeg = EpochMeeg()
@@ -54,6 +64,7 @@ class Config(Settings):
     evaluate: Evaluate = Evaluate()
     evaluate_time: EvaluateTime = EvaluateTime()
     evaluate_subjects: EvaluateSubjects = EvaluateSubjects()
+    evaluate_connectivity: EvaluateConnectivity = EvaluateConnectivity()
     report_subject: ReportSubject = ReportSubject()
     report_group: ReportGroup = ReportGroup()
 

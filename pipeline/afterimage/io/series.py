@@ -59,7 +59,8 @@ def series_writer(
     units : dict of array, each of shape (n_units,)
         Coordinates of the units, among them ``kind``.
     attributes : dict
-        ``start_time_s``, ``source``, ``problem``, and either ``sampling_rate_hz`` (EEG, MEG) or
+        ``start_time_s``, ``source``, ``problem``, and either ``sampling_rate_hz`` (0 where it is
+        not known: times then count samples) or
         ``t_r_s``, ``affine`` (16 floats, mm) and ``shape`` (3 ints) of images, whose
         ``sampling_rate_hz`` is added. Images are laid out for reading by units, EEG and MEG for
         reading by times.
@@ -86,7 +87,8 @@ def series_writer(
             if n_units:
                 coordinate[:] = values.astype(object) if text else values
         time = file.create_variable("time", ("time",), "float64")
-        time.attrs["units"] = "s"
+        rate_hz = float(attributes["sampling_rate_hz"])
+        time.attrs["units"] = "s" if rate_hz > 0 else "samples"
         censored = file.create_variable("censored", ("time",), "int8")
         censored.attrs["dtype"] = "bool"  # how xarray marks booleans in netCDF
         chunked = by_units and n_times and n_units
@@ -94,10 +96,9 @@ def series_writer(
         signal = file.create_variable("signal", ("time", "unit"), "float32", chunks=chunks)
         signal.attrs["coordinates"] = " ".join([*units, "censored"])
         if n_times:
-            rate_hz = float(attributes["sampling_rate_hz"])
             steps = np.arange(n_times)
             # By the attribute that is exact: 1/3 s of images, 250 Hz of channels.
-            since = steps * float(attributes["t_r_s"]) if by_units else steps / rate_hz
+            since = steps * float(attributes["t_r_s"]) if by_units else steps / (rate_hz or 1.0)
             time[:] = float(attributes["start_time_s"]) + since
             censored[:] = np.zeros(n_times, dtype=np.int8)
         for name, value in attributes.items():

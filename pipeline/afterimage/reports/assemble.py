@@ -15,7 +15,15 @@ from urllib.parse import quote, urlsplit
 
 import numpy as np
 
-from afterimage.reports import comparison, gallery, meeg_tables, tables, text, verdict
+from afterimage.reports import (
+    comparison,
+    connectivity_tables,
+    gallery,
+    meeg_tables,
+    tables,
+    text,
+    verdict,
+)
 from afterimage.reports.figures import GROUP_FIGURES, SUBJECT_FIGURES
 from afterimage.reports.figures.scans import carpet_order
 from afterimage.reports.figures.style import DARK, LIGHT, PANEL_WIDTH_IN, PX_PER_IN, recolour
@@ -54,6 +62,7 @@ def assemble_subject(report: SubjectReport) -> str:
         "summary": _summary,
         "data_quality": _data_quality,
         "responses": _responses,
+        "connectivity": lambda report: connectivity_tables.subject_view(report.connectivity),
         "decoding": _decoding,
         "gallery": _gallery,
         "scores": _scores,
@@ -68,6 +77,8 @@ def assemble_subject(report: SubjectReport) -> str:
         bodies |= dict.fromkeys(("gallery", "scores", "audit"))
         if not (report.conditions or report.condition_notes or report.timing):
             bodies["decoding"] = None
+        if report.connectivity and report.responses is None:
+            bodies["responses"] = None
     keys = ["question_without_pictures"] if report.without_pictures else []
     keys += ["question_recordings"] if report.scans is None else []
     sections = _sections("subject.yml", panels, bodies, keys)
@@ -104,6 +115,9 @@ def assemble_group(report: GroupReport) -> str:
             "alarm": alarm_warning(None, report.conditions),
             "n_done": sum(subject.status == "done" for subject in report.subjects),
             "n_responses": sum(subject.status == "responses only" for subject in report.subjects),
+            "n_connected": sum(
+                subject.status == "connectivity only" for subject in report.subjects
+            ),
             "failed": failed,
             "warned": [subject for subject in report.subjects if subject.warnings],
             "means": _group_means(report),
@@ -113,6 +127,7 @@ def assemble_group(report: GroupReport) -> str:
         "group_conditions": meeg_tables.group_conditions_view(report),
         "group_scores": {"table": scores, "n_left_out": n_left_out} if pictures else None,
         "group_subjects": comparison.view(report),
+        "group_connectivity": connectivity_tables.group_view(report.connectivity),
         "group_linter": {
             "failed": [check for check in checks if not check.get("ok")],
             "summary": _linter_summary(checks),
@@ -125,6 +140,8 @@ def assemble_group(report: GroupReport) -> str:
             "partial": [subject for subject in report.subjects if subject.left_out],
         },
     }
+    if report.connectivity and all(s.status == "connectivity only" for s in report.subjects):
+        bodies |= dict.fromkeys(("group_scores", "group_linter"))
     panels = {name: build(report) for name, build in GROUP_FIGURES.items()}
     return _render(
         title="Group",

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from afterimage.reports.connectivity import Connectivity
 from afterimage.reports.provenance import ConfigChange, Exclusion, StageError, StageRun
 from afterimage.reports.recordings import ConditionScore, Recordings, TimeResolved
 from afterimage.reports.scans import ScanQuality
@@ -203,6 +204,8 @@ class SubjectReport:
     condition_notes : sequence of str
         What could not be told apart, and why.
     responses : Responses, optional
+    connectivity : sequence of Connectivity
+        One a set of regions or sensors.
     fits : sequence of BlockFit
         One a decoder and feature block.
     gallery : Gallery, optional
@@ -245,6 +248,7 @@ class SubjectReport:
     conditions: Sequence[ConditionScore] = ()
     condition_notes: Sequence[str] = ()
     responses: Responses | None = None
+    connectivity: Sequence[Connectivity] = ()
     fits: Sequence[BlockFit] = ()
     gallery: Gallery | None = None
     metrics: Sequence[Row] = ()
@@ -270,8 +274,8 @@ class GroupSubject:
     href : str
         Relative link to its report.
     status : str
-        ``"done"``, ``"unscored"``, ``"responses only"`` (the dataset has no pictures) or
-        ``"failed"``.
+        ``"done"``, ``"unscored"``, ``"responses only"`` (the dataset has no pictures),
+        ``"connectivity only"`` (there are no trials) or ``"failed"``.
     stage, message : str
         Where and why it failed.
     n_units, n_train_trials, n_test_stimuli : int, optional
@@ -322,6 +326,8 @@ class GroupReport:
         As in `SubjectReport`.
     headline_metric, facts
         As in `SubjectReport`.
+    connectivity : sequence of Connectivity
+        Averaged over people, with the scores of telling people apart; one a set of regions.
     """
 
     subjects: Sequence[GroupSubject]
@@ -341,3 +347,4 @@ class GroupReport:
     config_hash: str = ""
     headline_metric: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
+    connectivity: Sequence[Connectivity] = ()

@@ -124,6 +124,7 @@ def subject_tags(report: SubjectReport) -> set[str]:
         tags.add("audit")
     tags |= _scan_tags(report.scans)
     tags |= _recording_tags(report)
+    tags |= _connectivity_tags(report)
     if report.without_pictures:
         tags.add("without_pictures")
     if subject_facts(report).get("n_test_trials") == 0:
@@ -146,6 +147,19 @@ def _scan_tags(scans: ScanQuality | None) -> set[str]:
         tags.add(f"estimator:{quality.estimator}")
         tags |= {f"map:{name}" for name in quality.maps}
     return tags
+
+
+def _connectivity_tags(report: SubjectReport | GroupReport) -> set[str]:
+    if not report.connectivity:
+        return set()
+    tags = {f"measure:{measure}" for part in report.connectivity for measure in part.matrices}
+    if isinstance(report, SubjectReport):
+        extracted = report.scans is not None and any(part.parcels for part in report.connectivity)
+        kinds = {"extracted" if extracted else "prepared" if part.parcels else "sensors"
+                 for part in report.connectivity}  # fmt: skip
+        tags |= {f"series:{kind}" for kind in kinds}
+        tags |= {"connectivity_only"} if report.responses is None else set()
+    return tags | {"connectivity"}
 
 
 def _recording_tags(report: SubjectReport) -> set[str]:
@@ -216,6 +230,9 @@ def subject_facts(report: SubjectReport) -> dict[str, Any]:
         facts["n_censored"] = sum(run.n_censored for run in runs)
     if report.recordings is not None and report.recordings.runs:
         facts |= _recording_facts(report.recordings)
+    if report.connectivity:
+        facts["n_regions"] = " and ".join(str(len(part.names)) for part in report.connectivity)
+        facts["n_recordings"] = len(report.connectivity[0].runs)
     return facts | dict(report.facts)
 
 
@@ -291,6 +308,12 @@ def group_methods(report: GroupReport) -> MethodsText:
         tags.add("without_pictures")
     if report.compared:
         tags |= {"compared", *(f"compared:{row.get('label')}" for row in report.compared)}
+    tags |= _connectivity_tags(report)
+    if any(part.scores for part in report.connectivity):
+        tags.add("identified")
+    if any(s.status == "connectivity only" for s in report.subjects):
+        others = {s.status for s in report.subjects} - {"connectivity only", "failed"}
+        tags |= set() if others else {"connectivity_only"}
     n_done = sum(subject.status == "done" for subject in report.subjects)
     facts = {
         "version": report.versions.get("afterimage", ""),

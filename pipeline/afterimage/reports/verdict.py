@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from afterimage.reports.connectivity_tables import findings as connectivity_findings
 from afterimage.reports.labels import (
     Metric,
     as_number,
@@ -100,6 +101,16 @@ def judge(report: SubjectReport) -> Verdict:
 def _without_pictures(report: SubjectReport, warnings: tuple[str, ...]) -> Verdict:
     """Judge responses, and conditions told apart by them, where there was nothing to reconstruct."""
     told = condition_findings(report.conditions)
+    connected = connectivity_findings(report)
+    if report.connectivity and report.responses is None and not told:
+        return Verdict(
+            "Nothing was shown in these recordings, so there is connectivity and no decoding.",
+            connected[0].state if connected and not warnings else "unknown",
+            "Judged by the length of the recordings only: what connectivity is worth, the report of "
+            "the group says.",
+            (*connected, *recording_findings(report)),
+            warnings,
+        )
     sentence, state = "This dataset has no pictures, so nothing was reconstructed.", "unknown"
     basis = (
         "The scans and the responses to each trial are described below; they can be decoded "

@@ -145,11 +145,14 @@ class Config(StageConfig):
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the stage reads; `sidecars` are JSON files and tables of channels and electrodes."""
+    """What the stage reads; `sidecars` are JSON files and tables of channels and electrodes.
+
+    A recording at rest has no events.
+    """
 
     recording: Path
     sidecars: tuple[Path, ...]
-    events: Path
+    events: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from afterimage.bids.events import Events, drop_late, read_events
+from afterimage.bids.events import Events, drop_late, no_events, read_events
 from afterimage.bids.names import unit_of
 from afterimage.bids.recordings import common_channels
 from afterimage.bids.sidecars import read_sidecars
@@ -81,16 +81,20 @@ def open_run(inputs: Inputs, config: Config) -> tuple[Run, Recording]:
     path = inputs.recording
     subject, modality = unit_of(path), path.parent.name
     where = f"{subject}, {path}"
-    events = read_events(
-        inputs.events, subject=subject.removeprefix("sub-"),
-        stimulus_column=config.stimulus_column or None, trial_types=config.trial_types,
-        onset_column=config.onset_column, sample="sample",
-    )  # fmt: skip
+    if inputs.events is None:
+        events = no_events(path, subject.removeprefix("sub-"))
+    else:
+        events = read_events(
+            inputs.events, subject=subject.removeprefix("sub-"),
+            stimulus_column=config.stimulus_column or None, trial_types=config.trial_types,
+            onset_column=config.onset_column, sample="sample",
+        )  # fmt: skip
     sidecar = read_sidecars(file for file in inputs.sidecars if file.suffix == ".json")
     listed = listed_channels(inputs.sidecars)
     recording = open_recording(path, sidecar, where)
     raw = recording.raw
-    events = drop_late(events, raw.n_times / float(raw.info["sfreq"]), sample="sample")
+    if inputs.events is not None:
+        events = drop_late(events, raw.n_times / float(raw.info["sfreq"]), sample="sample")
     notes = list(events.notes)
     if absent := [name for name in listed if name not in raw.ch_names]:
         notes.append(

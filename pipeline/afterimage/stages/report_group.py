@@ -20,7 +20,8 @@ from afterimage.reports.scan_words import onset_warning
 from afterimage.reports.scans import ResponseQuality
 from afterimage.reports.time_words import alarm_warning
 from afterimage.settings import StageConfig
-from afterimage.stages import evaluate_subjects, report_stages
+from afterimage.stages import evaluate_connectivity, evaluate_subjects, report_stages
+from afterimage.stages.report_connectivity import read_group_connectivity
 from afterimage.stages.report_time import read_condition_notes, read_conditions, read_timing
 
 VERSION = 3
@@ -52,6 +53,7 @@ class Inputs:
     metrics: tuple[Path, ...] = ()
     conditions: Path | None = None
     subjects: Path | None = None
+    connectivity: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -100,22 +102,37 @@ def build(root: Path, config: Config) -> str:
     compared, compared_notes = _compared(root, units, config.sections)
     if compared:
         links["evaluate_subjects"] = evaluate_subjects
+    connectivity = read_group_connectivity(root)
     return assemble_group(
         model.GroupReport(
             subjects=subjects,
             metrics=_rows(metrics),
             conditions=read_conditions(root / "group" / "conditions.tsv"),
             condition_notes=read_condition_notes(root / "group" / "conditions.tsv"),
+            connectivity=connectivity,
             leak_linter=[*_linter(root, labels), *_across_subjects(root, labels)],
             compared=compared,
             compared_notes=compared_notes,
             stages=[
                 StageRun(stage, module.VERSION, cites=module.CITES)
                 for stage, module in links.items()
-            ],
+            ]
+            + (
+                [
+                    StageRun(
+                        "evaluate_connectivity",
+                        evaluate_connectivity.VERSION,
+                        cites=evaluate_connectivity.CITES,
+                    )
+                ]
+                if connectivity
+                else []
+            ),
             dataset=report_stages.dataset_name(bids_dir),
             versions=report_stages.versions(
-                scans="clean_bold" in links, recordings="clean_meeg" in links
+                scans="clean_bold" in links,
+                recordings="clean_meeg" in links,
+                connectivity="connect" in links,
             ),
             command="afterimage BIDS_DIR OUT_DIR participant",
             config_changes=[ConfigChange(*map(str, change)) for change in config.changes],
@@ -184,7 +201,13 @@ def _subject(
     return model.GroupSubject(
         subject=label,
         href=f"{name}.html",
-        status=_status(fatal, rows, scored=scored, responses=trials.is_file()),
+        status=_status(
+            fatal,
+            rows,
+            scored=scored,
+            responses=trials.is_file(),
+            connected=any(folder.glob("connectivity/*_connectivity.nc")),
+        ),
         stage=fatal[0].stage if fatal else "",
         message=fatal[0].message if fatal else "",
         warnings=[*_warnings(quality), *_alarms(folder, name)],
@@ -197,12 +220,19 @@ def _subject(
 
 
 def _status(
-    fatal: Sequence[StageError], rows: Sequence[Row], *, scored: bool, responses: bool
+    fatal: Sequence[StageError],
+    rows: Sequence[Row],
+    *,
+    scored: bool,
+    responses: bool,
+    connected: bool,
 ) -> str:
     if fatal:
         return "failed"
     if scored:
         return "done"
+    if connected and not responses and not report_stages.has_trials(rows):
+        return "connectivity only"
     return "responses only" if responses and not report_stages.has_pictures(rows) else "unscored"
 
 

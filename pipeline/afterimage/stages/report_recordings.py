@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from afterimage.io.tables import read_json
+from afterimage.bids.entities import run_prefix
+from afterimage.io.tables import Row, read_json
 from afterimage.io.trials import open_trials
 from afterimage.reports import model
 from afterimage.reports.provenance import Exclusion
 from afterimage.reports.recordings import Recordings
 from afterimage.reports.scans import ScanQuality
 
+#: Starts of the names of tasks in which nothing is shown.
+RESTING = ("rest", "eyesopen", "eyesclosed")
 #: Trials and units shown in the figures of responses, at most.
 SHOWN = 2000
 #: Values of trials with a time axis that are held at once, at most.
@@ -21,12 +25,25 @@ MAX_VALUES = 25_000_000
 
 
 def exclusions(
-    quality: dict[str, Any] | None, scans: ScanQuality | Recordings | None
+    quality: dict[str, Any] | None,
+    scans: ScanQuality | Recordings | None,
+    rows: Sequence[Row] = (),
 ) -> list[Exclusion]:
-    """List the units, trials and runs that were left out, and why."""
+    """List the units, trials and runs that were left out, and why; ``rows`` are of the index."""
     excluded = [
         Exclusion(f"run {run.name}", run.reason.partition(";")[0])
         for run in (scans.skipped if scans else ())
+    ]
+    # A task without events may be a mistake; rest is none.
+    excluded += [
+        Exclusion(
+            f"run {run_prefix(row['bold'] if row['bold'] != 'n/a' else row['recording'])}",
+            "no file of events applies to it, so that it has connectivity and no trials",
+        )
+        for row in rows
+        if row.get("source") in ("raw", "fmriprep")
+        and (row.get("events"), row.get("problem")) == ("n/a", "n/a")
+        and not row.get("task", "").lower().startswith(RESTING)
     ]
     for key, why in (
         ("units_constant", "constant over all trials"),

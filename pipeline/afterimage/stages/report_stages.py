@@ -14,13 +14,17 @@ from afterimage.reports.provenance import StageError, StageRun
 from afterimage.stages import (
     clean_bold,
     clean_meeg,
+    connect,
     decode_conditions,
     epoch_meeg,
     evaluate,
     evaluate_time,
     extract_features,
+    extract_series,
     fit_responses,
+    parcellate,
     prepare_responses,
+    prepare_series,
     reconstruct,
     reference_bold,
     train_decoder,
@@ -34,12 +38,19 @@ PREPARED: tuple[Link, ...] = (("prepare_responses", prepare_responses, "{s}_tria
 SCANNED: tuple[Link, ...] = (
     ("reference_bold", reference_bold, "{s}_desc-reference_boldref.nii.gz"),
     ("clean_bold", clean_bold, "**/func/{s}*_desc-clean_series.json"),
-    ("fit_responses", fit_responses, "{s}_trials.json"),
 )
-RECORDED: tuple[Link, ...] = (
-    ("clean_meeg", clean_meeg, "**/*eg/{s}*_desc-clean_series.json"),
-    ("epoch_meeg", epoch_meeg, "{s}_trials.json"),
+SCANNED_TRIALS: tuple[Link, ...] = (("fit_responses", fit_responses, "{s}_trials.json"),)
+RECORDED: tuple[Link, ...] = (("clean_meeg", clean_meeg, "**/*eg/{s}*_desc-clean_series.json"),)
+RECORDED_TRIALS: tuple[Link, ...] = (("epoch_meeg", epoch_meeg, "{s}_trials.json"),)
+#: How series come about, and what they are for.
+PREPARED_SERIES: tuple[Link, ...] = (
+    ("prepare_series", prepare_series, "**/func/{s}*_desc-denoised_series.json"),
 )
+SCANNED_SERIES: tuple[Link, ...] = (
+    ("parcellate", parcellate, "{s}_seg-*_parcels.json"),
+    ("extract_series", extract_series, "**/func/{s}*_desc-denoised_series.json"),
+)
+CONNECTED: tuple[Link, ...] = (("connect", connect, "connectivity/{s}_seg-*_connectivity.json"),)
 #: What follows EEG and MEG where there are pictures, and where there are none.
 TIMED: tuple[Link, ...] = (("evaluate_time", evaluate_time, "evaluation/{s}_time.json"),)
 CONDITIONS: tuple[Link, ...] = (
@@ -66,7 +77,7 @@ def has_scans(folder: Path, rows: Sequence[Row]) -> bool:
     """Say whether the responses of a subject come from scans, by its rows, else by its files."""
     sources = {row.get("source", "n/a") for row in rows} - {"n/a"}
     if sources:
-        return sources != {"prepared"}
+        return not sources <= {"prepared", "series"}
     return any(folder.glob("**/func/*_desc-bold_quality.nc"))
 
 
@@ -82,14 +93,47 @@ def has_pictures(rows: Sequence[Row]) -> bool:
     return not rows or any(row.get("stimuli", "yes") != "no" for row in rows)
 
 
+def has_trials(rows: Sequence[Row]) -> bool:
+    """Say whether any row has trials; a table that does not tell is taken to have some."""
+    return not rows or any(
+        row.get("source") == "prepared" or row.get("events", "") != "n/a" for row in rows
+    )
+
+
+def has_series(folder: Path, rows: Sequence[Row], sections: dict[str, Any]) -> bool:
+    """Say whether recordings of a subject become series, by its rows and settings, or its files."""
+    if any(folder.glob("connectivity/*_connectivity.nc")):
+        return True
+    mode = sections.get("extract_series", {}).get("runs", "auto")
+    usable = [row for row in rows if row.get("problem", "n/a") == "n/a"]
+    scans = [
+        row for row in usable if row.get("source", "n/a") not in ("prepared", "series", "n/a")
+    ]
+    if len(scans) < len(usable):
+        return any(row.get("source") == "series" for row in usable)
+    atlases = sections.get("parcellate", {}).get("atlases")
+    wanted = [r for r in scans if r.get("events") == "n/a" or (atlases and r.get("bold") != "n/a")]
+    return mode != "none" and bool(scans if mode == "all" else wanted)
+
+
 def chain(folder: Path, rows: Sequence[Row], sections: dict[str, Any]) -> list[Link]:
     """Return the stages that a subject goes through before its report, in order."""
-    recorded = has_recordings(folder, rows)
-    first = RECORDED if recorded else SCANNED if has_scans(folder, rows) else PREPARED
+    recorded, scanned = has_recordings(folder, rows), has_scans(folder, rows)
+    trials, series = has_trials(rows), has_series(folder, rows, sections)
+    if recorded:
+        first = [*RECORDED, *(CONNECTED if series else ()), *(RECORDED_TRIALS if trials else ())]
+    elif scanned:
+        made = [*SCANNED_SERIES, *CONNECTED] if series else []
+        first = [*SCANNED, *made, *(SCANNED_TRIALS if trials else ())]
+    else:
+        first = [
+            *(PREPARED if trials else ()),
+            *([*PREPARED_SERIES, *CONNECTED] if series else ()),
+        ]
     links = [*first, *(PICTURED if has_pictures(rows) else ())]
     told = any(folder.glob("decoding/*_conditions.tsv"))
-    links += TIMED if recorded and has_pictures(rows) else ()
-    links += CONDITIONS if told or (recorded and not has_pictures(rows)) else ()
+    links += TIMED if recorded and trials and has_pictures(rows) else ()
+    links += CONDITIONS if told or (recorded and trials and not has_pictures(rows)) else ()
     trained = sections.get("train_generator", {}).get("enabled")
     return [link for link in links if link[0] != "train_generator" or trained]
 
@@ -216,21 +260,36 @@ def facts(sections: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in known.items() if value is not None}
 
 
+_WORDS = {
+    "motion": "the six motion parameters",
+    "motion_derivatives": "their derivatives",
+    "motion_squares": "squares of these",
+    "compcor": "CompCor components",
+    "wm_csf": "the signals of white matter and fluid",
+    "global_signal": "the global signal",
+}
+
+
 def _scan_facts(sections: dict[str, Any]) -> dict[str, Any]:
     """Return what the methods text says of the model of the scans."""
-    words = {
-        "motion": "the six motion parameters",
-        "motion_derivatives": "their derivatives",
-        "compcor": "CompCor components",
-        "global_signal": "the global signal",
-    }
     section = sections.get("fit_responses", {})
-    used = [words[name] for name in section.get("nuisance", ()) if name in words]
+    used = [_WORDS[name] for name in section.get("nuisance", ()) if name in _WORDS]
     nuisance = " and ".join(filter(None, [", ".join(used[:-1]), *used[-1:]]))
-    return {"nuisance": nuisance or None, "high_pass_hz": section.get("high_pass_hz") or None}
+    own = sections.get("extract_series", {})
+    taken = [_WORDS[name] for name in own.get("confounds", ()) if name in _WORDS]
+    low, high = own.get("high_pass_hz"), own.get("low_pass_hz")
+    return {
+        "nuisance": nuisance or None,
+        "high_pass_hz": section.get("high_pass_hz") or None,
+        "series_confounds": " and ".join(filter(None, [", ".join(taken[:-1]), *taken[-1:]]))
+        or "no confounds",
+        "series_band": f"{low or 0:g} to {f'{high:g}' if high else 'the highest'} Hz",
+    }
 
 
-def versions(*, scans: bool = False, recordings: bool = False) -> dict[str, str]:
+def versions(
+    *, scans: bool = False, recordings: bool = False, connectivity: bool = False
+) -> dict[str, str]:
     """Return the versions of the packages whose numbers the results rest on.
 
     Parameters
@@ -239,10 +298,13 @@ def versions(*, scans: bool = False, recordings: bool = False) -> dict[str, str]
         Whether scans were read.
     recordings : bool
         Whether EEG or MEG was read.
+    connectivity : bool
+        Whether connectivity was computed.
     """
     names = ["numpy", "scipy", "scikit-learn", "himalaya", "torch", "diffusers", "transformers"]
     names += ["nibabel", "nilearn"] if scans else []
     names += ["mne", "mne-bids", "pyriemann"] if recordings else []
+    names += ["nilearn", "mne-connectivity"] if connectivity else []
     return {"afterimage": __version__} | {
         name: importlib.metadata.version(name) for name in (*names, "snakemake")
     }

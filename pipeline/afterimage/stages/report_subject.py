@@ -14,6 +14,7 @@ from afterimage.io.tables import read_tsv
 from afterimage.reports import model
 from afterimage.reports.provenance import ConfigChange, StageRun
 from afterimage.settings import StageConfig
+from afterimage.stages.report_connectivity import read_connectivity
 from afterimage.stages.report_meeg import read_recordings
 from afterimage.stages.report_pictures import audit_record, gallery
 from afterimage.stages.report_recordings import counts, exclusions, read_fits, read_responses
@@ -59,11 +60,13 @@ class Config(StageConfig):
 class Inputs:
     """What must be there; the report reads the rest of the subject's folder beside it.
 
-    A subject whose dataset has no pictures has trials, but no metrics.
+    A subject whose dataset has no pictures has trials, but no metrics; one at rest has
+    connectivity only.
     """
 
-    trials: Path
+    trials: Path | None = None
     metrics: Path | None = None
+    connectivity: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,9 +79,9 @@ class Outputs:
 def run(
     inputs: Inputs, outputs: Outputs, config: Config, *, threads: int = 1, device: str = "cpu"
 ) -> None:
-    """Write the report of the subject that the trials belong to."""
-    root = derivative_root(inputs.trials)
-    subject = unit_of(inputs.trials).removeprefix("sub-")
+    """Write the report of the subject that the page is named after."""
+    root = derivative_root(outputs.report)
+    subject = unit_of(outputs.report).removeprefix("sub-")
     write_text(outputs.report, build(root, subject, config))
 
 
@@ -107,19 +110,25 @@ def build(root: Path, subject: str, config: Config) -> str:
     recordings = read_recordings(folder, name, rows, quality)
     scans = None if recordings else read_scans(folder, name, rows)
     bids_dir = dataset_of(root)
+    connectivity = read_connectivity(folder, name)
     report = model.SubjectReport(
         subject=subject,
         dataset=dataset_name(bids_dir),
-        versions=versions(scans=scans is not None, recordings=recordings is not None),
+        versions=versions(
+            scans=scans is not None,
+            recordings=recordings is not None,
+            connectivity=bool(connectivity),
+        ),
         command="afterimage BIDS_DIR OUT_DIR participant",
         config_changes=[ConfigChange(*map(str, change)) for change in config.changes],
-        exclusions=exclusions(quality, scans or recordings),
+        exclusions=exclusions(quality, scans or recordings, rows),
         scans=scans,
         recordings=recordings,
         timing=read_timing(folder / "evaluation" / f"{name}_time.nc"),
         conditions=read_conditions(folder / "decoding" / f"{name}_conditions.tsv"),
         condition_notes=read_condition_notes(folder / "decoding" / f"{name}_conditions.tsv"),
         responses=read_responses(folder / f"{name}_trials.nc", quality),
+        connectivity=connectivity,
         stages=[
             *stage_runs(root, name, rows, config.sections, errors),
             StageRun("report_subject", VERSION, cites=CITES),

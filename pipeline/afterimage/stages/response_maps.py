@@ -62,7 +62,11 @@ class Description:
 
 
 def label_rois(
-    files: Sequence[Path], root: Path, series: Series, output: Path
+    files: Sequence[Path],
+    root: Path,
+    series: Series,
+    output: Path,
+    stage: str = "fit_responses",
 ) -> tuple[np.ndarray, list[str]]:
     """Name the region of every voxel.
 
@@ -78,8 +82,8 @@ def label_rois(
         The dataset, below which tables of segmentations are inherited.
     series : Series
         Any of the subject's: the place of the voxels.
-    output : Path
-        First output of the stage, for the record.
+    output, stage : Path, str
+        First output of the stage and its name, for the record.
 
     Returns
     -------
@@ -104,7 +108,7 @@ def label_rois(
                 members[name] = members.get(name, False) | inside
         except AfterimageError as error:
             errors.append(error)
-    record_skipped("fit_responses", output, *errors)
+    record_skipped(stage, output, *errors)
     regions = np.full(series.n_units, "n/a", dtype=object)
     for name in sorted(members, key=lambda name: (-int(members[name].sum()), name)):
         regions[members[name]] = name

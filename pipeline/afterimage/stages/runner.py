@@ -33,6 +33,10 @@ STAGES = (
     "import_dataset",
     "reference_bold",
     "clean_bold",
+    "parcellate",
+    "extract_series",
+    "prepare_series",
+    "connect",
     "fit_responses",
     "clean_meeg",
     "epoch_meeg",
@@ -45,6 +49,7 @@ STAGES = (
     "evaluate",
     "evaluate_time",
     "evaluate_subjects",
+    "evaluate_connectivity",
     "report_subject",
     "report_group",
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from afterimage.reports.figures import (
+    connectivity,
     decoding,
     dots,
     estimates,
@@ -42,6 +43,9 @@ SUBJECT_FIGURES: Mapping[str, Callable[[SubjectReport], list[Panel]]] = {
     "response_maps": estimates.map_panels,
     "response_spread": responses.spread_panels,
     "response_reliability": responses.reliability_panels,
+    "connectivity_series": connectivity.series_panels,
+    "connectivity_matrices": connectivity.matrix_panels,
+    "connectivity_connectome": connectivity.connectome_panels,
     "decoding_fit": decoding.fit_panels,
     "decoding_penalties": decoding.penalty_panels,
     "decoding_blocks": decoding.block_panels,
@@ -57,4 +61,7 @@ GROUP_FIGURES: Mapping[str, Callable[[GroupReport], list[Panel]]] = {
     "group_conditions": time_resolved.condition_panels,
     "group_scores": group.subject_panels,
     "group_subjects": subjects.ladder_panels,
+    "group_similarity": connectivity.similarity_panels,
+    "group_matrices": connectivity.matrix_panels,
+    "group_connectome": connectivity.connectome_panels,
 }

@@ -1,0 +1,87 @@
+rule parcellate:
+    """Say which voxels of one subject make up each region: an atlas, masks, or clusters."""
+    input:
+        series=voxel_runs,
+        bold=scan_files("bold"),
+        mask="sub-{subject}/sub-{subject}_desc-brain_mask.nii.gz",
+        dataset=DATASET_FILE,
+        atlas=atlas_files,
+        rois=scan_files("rois"),
+    output:
+        parcels="sub-{subject}/sub-{subject}_seg-{seg}_parcels.nc",
+        table="sub-{subject}/sub-{subject}_seg-{seg}_parcels.tsv",
+    log:
+        "logs/parcellate/sub-{subject}_seg-{seg}.log",
+    params:
+        stage=stage_params("parcellate"),
+    shell:
+        stage_command("parcellate")
+
+
+rule extract_series:
+    """Take the series of every region from one cleaned run, freed of confounds."""
+    input:
+        series="sub-{subject}/{ses}func/sub-{subject}{ents}_desc-clean_series.nc",
+        confounds="sub-{subject}/{ses}func/sub-{subject}{ents}_desc-confounds_timeseries.tsv",
+        parcels="sub-{subject}/sub-{subject}_seg-{seg}_parcels.nc",
+    output:
+        series="sub-{subject}/{ses}func/sub-{subject}{ents}_seg-{seg}_desc-denoised_series.nc",
+        table="sub-{subject}/{ses}func/sub-{subject}{ents}_seg-{seg}_desc-denoised_timeseries.tsv",
+    log:
+        "logs/extract_series/sub-{subject}/{ses}sub-{subject}{ents}_seg-{seg}.log",
+    wildcard_constraints:
+        subject=one_of(SCANNED),
+    params:
+        stage=stage_params("extract_series"),
+    shell:
+        stage_command("extract_series")
+
+
+rule prepare_series:
+    """Check one recording of prepared series and write it as a series."""
+    input:
+        series=prepared_file("series"),
+        sidecar=prepared_file("sidecar"),
+        units=prepared_file("units"),
+        confounds=prepared_file("confounds"),
+    output:
+        series="sub-{subject}/{ses}func/sub-{subject}{ents}_seg-{seg}_desc-denoised_series.nc",
+        table="sub-{subject}/{ses}func/sub-{subject}{ents}_seg-{seg}_desc-denoised_timeseries.tsv",
+    log:
+        "logs/prepare_series/sub-{subject}/{ses}sub-{subject}{ents}_seg-{seg}.log",
+    wildcard_constraints:
+        subject=one_of(PREPARED_SERIES),
+    params:
+        stage=stage_params("prepare_series"),
+    shell:
+        stage_command("prepare_series")
+
+
+rule connect:
+    """Compute the static connectivity of one subject's recordings."""
+    input:
+        series=lambda wildcards: series_files(wildcards.subject, wildcards.seg),
+    output:
+        connectivity="sub-{subject}/connectivity/sub-{subject}_seg-{seg}_connectivity.nc",
+    log:
+        "logs/connect/sub-{subject}_seg-{seg}.log",
+    params:
+        stage=stage_params("connect"),
+    shell:
+        stage_command("connect")
+
+
+rule evaluate_connectivity:
+    """Tell people apart by their connectivity, and average it over people."""
+    input:
+        connectivity=segmented(CONNECTED, SERIES),
+        series=[file for s in SERIES for seg in SERIES[s] for file in series_files(s, seg)],
+    output:
+        scores="group/connectivity.tsv",
+        matrices="group/connectivity.nc",
+    log:
+        "logs/evaluate_connectivity/group.log",
+    params:
+        stage=stage_params("evaluate_connectivity"),
+    shell:
+        stage_command("evaluate_connectivity")
