@@ -31,6 +31,9 @@ class StaticGraphAttention(nn.Module):
         self.n_heads = n_heads
         self.query = nn.Linear(n_features, n_features)
         self.key = nn.Linear(n_features, n_features)
+        for layer in (self.query, self.key):  # the graph starts as the similarity of embeddings
+            nn.init.eye_(layer.weight)
+            nn.init.zeros_(layer.bias)
         self.value = nn.Linear(n_features, n_features)
         self.project = nn.Linear(n_features, n_features)
 

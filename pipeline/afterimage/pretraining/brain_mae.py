@@ -1,8 +1,9 @@
 """BrainMAE (Yang, Mao, Liu & Liu 2024, arXiv:2406.17086): region embeddings, states of segments.
 
 Regions are hidden in each segment at a ratio of their own. What differs: the state of a segment is
-read from several weighted means of its regions, the weights a softmax of the embeddings; time
-enters the transformer over segments through rotary positions.
+read from several weighted sums of its regions, the weights linear in the embeddings (softmax means
+all start alike and part slowly); attention starts as the similarity of embeddings; time enters the
+transformer over segments through rotary positions.
 """
 
 from __future__ import annotations

@@ -52,14 +52,72 @@ def ordered_patterns(
     backward = generator.permutation(np.arange(n_scans) % 2)
     states = np.empty((n_scans, n_segments), np.int64)
     for scan in range(n_scans):
-        dwell = generator.integers(1, longest_dwell + 1, n_segments + longest_dwell)
+        before = 8 * longest_dwell  # a start from which the ends of a scan are alike
+        dwell = generator.integers(1, longest_dwell + 1, n_segments + before)
         path = np.repeat(np.arange(len(dwell)) + generator.integers(n_patterns), dwell)
-        begin = generator.integers(longest_dwell)
+        begin = generator.integers(before)
         states[scan] = path[begin : begin + n_segments] % n_patterns
     states[backward == 1] = states[backward == 1, ::-1]
     series = patterns[states.repeat(segment_volumes, axis=1)]
     series = series + generator.standard_normal(series.shape)
     return series.astype(np.float32), backward, states, patterns
+
+
+def expected_patterns(
+    series: NDArray[np.floating],
+    hidden: NDArray[np.bool_],
+    patterns: NDArray[np.float64],
+    *,
+    longest_dwell: int = 2,
+) -> NDArray[np.float64]:
+    """What can be said of hidden segments of a scan of `ordered_patterns` at best.
+
+    The posterior mean by forward and backward passes (Rabiner 1989, doi:10.1109/5.18626) over
+    states of (direction, pattern, segments still to stay).
+
+    Parameters
+    ----------
+    series : ndarray, (n_segments, segment_volumes, n_regions)
+    hidden : ndarray of bool, (n_segments,)
+    patterns : ndarray, (n_patterns, n_regions)
+    longest_dwell : int
+
+    Returns
+    -------
+    ndarray of float64, (n_segments, n_regions)
+    """
+    n_patterns, n_segments = len(patterns), len(series)
+    fit = series.mean(1) @ patterns.T - 0.5 * (patterns**2).sum(1)
+    fit = np.where(hidden[:, None], 0.0, series.shape[1] * fit)
+    likelihood = np.exp(fit - fit.max(1, keepdims=True))  # (n_segments, n_patterns)
+    move = np.zeros((2, n_patterns, longest_dwell, 2, n_patterns, longest_dwell))
+    for way, step in enumerate((1, -1)):
+        for pattern in range(n_patterns):
+            move[way, pattern, 0, way, (pattern + step) % n_patterns] = 1 / longest_dwell
+            for left in range(1, longest_dwell):
+                move[way, pattern, left, way, pattern, left - 1] = 1.0
+    n_states = 2 * n_patterns * longest_dwell
+    move = move.reshape(n_states, n_states)
+    emission = np.tile(likelihood[:, None, :, None], (1, 2, 1, longest_dwell)).reshape(
+        n_segments, n_states
+    )
+    stay = np.arange(longest_dwell, 0, -1.0)  # stationary: as many segments have k still to stay
+    start = np.tile(stay / stay.sum(), 2 * n_patterns) / (2 * n_patterns)
+    forward, backward = np.empty((2, n_segments, n_states))
+    belief = start
+    for segment in range(n_segments):
+        forward[segment] = belief * emission[segment]
+        forward[segment] /= forward[segment].sum()
+        belief = forward[segment] @ move
+    belief = np.ones(n_states)
+    for segment in range(n_segments - 1, -1, -1):
+        backward[segment] = belief
+        belief = move @ (belief * emission[segment])
+        belief /= belief.sum()
+    posterior = (forward * backward).reshape(n_segments, 2, n_patterns, longest_dwell)
+    posterior = posterior.sum((1, 3))
+    expected: NDArray[np.float64] = posterior / posterior.sum(1, keepdims=True) @ patterns
+    return expected
 
 
 def module_series(
