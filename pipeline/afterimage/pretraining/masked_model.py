@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-#: Segments of recordings that are encoded at once.
-SEGMENTS_AT_ONCE = 2048
-
 
 class MaskedSettings(Settings):
     """Settings common to the masked models."""
@@ -290,6 +287,21 @@ class MaskedModel:
     def encode(self, recordings: Sequence[Prepared]) -> NDArray[np.float32]:
         """Embed recordings: the mean of their latents over time, (n_recordings, n_features)."""
         return np.stack([self.latents(recording).mean(0) for recording in recordings])
+
+    def stacked(
+        self, recordings: Sequence[Prepared]
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Return the tokens of recordings, cut to the shortest, and which of them are known.
+
+        Returns
+        -------
+        tokens : ndarray of float32, (n_recordings, n_segments, n_regions, n_samples)
+        known : ndarray of bool, (n_recordings, n_segments, n_regions)
+        """
+        parts = [self.tokens(recording) for recording in recordings]
+        n_segments = min(len(tokens) for tokens, _ in parts)
+        tokens = np.stack([tokens[:n_segments] for tokens, _ in parts])
+        return tokens, np.stack([known[:n_segments] for _, known in parts])
 
     def fill_in(
         self, recordings: Sequence[Prepared], random_state: int, mask: MaskSettings | None = None
