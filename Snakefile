@@ -17,6 +17,7 @@ wildcard_constraints:
     subject="[a-zA-Z0-9]+",
     split="train|test",
     decoder="[a-zA-Z0-9]+",
+    model="[a-zA-Z0-9]+",
     ses="(ses-[a-zA-Z0-9+]+/)?",
     datatype="eeg|meg",
     ents="(_(?!desc-|space-|res-|den-|stat-|seg-|atlas-)[a-z]+-[a-zA-Z0-9+]+)*",
@@ -26,6 +27,7 @@ include: "workflows/rules/common.smk"
 include: "workflows/rules/preprocess.smk"
 include: "workflows/rules/decode.smk"
 include: "workflows/rules/reconstruct.smk"
+include: "workflows/rules/pretrain.smk"
 include: "workflows/rules/evaluate.smk"
 include: "workflows/rules/report.smk"
 

@@ -18,6 +18,9 @@ from afterimage.evaluation.pretext import (
 )
 
 
+RIVALS = ("persistence", "average", "mean graph", "own mean graph")
+
+
 def filled(tokens: np.ndarray, hidden: np.ndarray, predicted: np.ndarray | None = None) -> Any:
     return SimpleNamespace(
         tokens=tokens.astype(np.float32),
@@ -88,7 +91,7 @@ def test_copy_interpolates_and_visible_mean_averages() -> None:
 
 def test_edges_are_scored_beside_persistence_average_and_mean_graph() -> None:
     generator = np.random.default_rng(0)
-    edges = (generator.random((2, 9, 3, 40)) < 0.3).astype(np.float32)
+    edges = (generator.random((2, 9, 4, 40)) < 0.3).astype(np.float32)
     truth = edges[:, :, 1] + 0.5 * generator.standard_normal((2, 9, 40))
     recordings = [
         SimpleNamespace(tokens=e, predicted=t.astype(np.float32)) for e, t in zip(edges, truth)
@@ -99,7 +102,7 @@ def test_edges_are_scored_beside_persistence_average_and_mean_graph() -> None:
         [[roc_auc_score(e[1], t) for e, t in zip(*pair)] for pair in zip(edges, truth)]
     )
     assert scores["model"].value == pytest.approx(expected, abs=1e-6)
-    rivals = [scores[name].value for name in ("persistence", "average", "mean graph")]
+    rivals = [scores[name].value for name in RIVALS]
     assert scores["gain"].value == pytest.approx(expected - max(rivals), abs=1e-6)
     assert abs(scores["persistence"].value - 0.5) < 0.1
 

@@ -190,6 +190,31 @@ def one_decoder(wildcards):
     return {wildcards.decoder: section[wildcards.decoder]}
 
 
+def one_model(wildcards):
+    """Return only the masked model of this job, so that editing another one does not rerun it."""
+    section = SETTINGS.section("pretrain_series")["models"]
+    return {wildcards.model: section[wildcards.model]}
+
+
+def group_series(wildcards):
+    """Return the series of all people over one set of regions."""
+    return [
+        file
+        for subject in SERIES
+        if wildcards.seg in SERIES[subject]
+        for file in series_files(subject, wildcards.seg)
+    ]
+
+
+def pretrained(endings):
+    """Return those files of every masked model and set of regions, where pretraining is asked for."""
+    if not SETTINGS.pretrain_series.enabled:
+        return []
+    segs = sorted({seg for subject in SERIES for seg in SERIES[subject]})
+    pattern = "group/pretraining/seg-{seg}_desc-{model}_{ending}"
+    return collect(pattern, seg=segs, model=SETTINGS.pretrain_series.models, ending=endings)
+
+
 def stage_command(stage):
     """Return the shell command of a stage, from the inputs and outputs it declares."""
     interface = stage_interface(stage)
@@ -241,6 +266,9 @@ def targets(until):
     files |= set(collect(always, s=SUBJECTS))
     if "decode" in wanted:
         files |= set(collect("sub-{s}/decoding/sub-{s}_conditions.tsv", s=UNPICTURED))
+    if "evaluate" in wanted and config.get("group", True):
+        labelled = ["probes.tsv"] if SETTINGS.probe_series.labels else []
+        files |= set(pretrained(["pretext.tsv", *labelled]))
     group = until == "report" and SUBJECTS and config.get("group", True)
     return [*sorted(files), "group.html"] if group else sorted(files)
 

@@ -16,6 +16,8 @@ from afterimage.stages.evaluate_time import Config as EvaluateTime
 from afterimage.stages.extract_features import Config as ExtractFeatures
 from afterimage.stages.fit_responses import Config as FitResponses
 from afterimage.stages.prepare_responses import Config as PrepareResponses
+from afterimage.stages.pretrain_series import Config as PretrainSeries
+from afterimage.stages.probe_series import Config as ProbeSeries
 from afterimage.stages.reconstruct import Config as Reconstruct
 from afterimage.stages.reference_bold import Config as ReferenceBold
 from afterimage.stages.report_group import Config as ReportGroup
@@ -28,6 +30,7 @@ NAMED_ENTRIES = (
     ("extract_features", "encoders"),
     ("train_decoder", "decoders"),
     ("reconstruct", "methods"),
+    ("pretrain_series", "models"),
 )
 
 
@@ -50,6 +53,8 @@ class Config(Settings):
     reconstruct: Reconstruct = Reconstruct()
     evaluate: Evaluate = Evaluate()
     evaluate_time: EvaluateTime = EvaluateTime()
+    pretrain_series: PretrainSeries = PretrainSeries()
+    probe_series: ProbeSeries = ProbeSeries()
     report_subject: ReportSubject = ReportSubject()
     report_group: ReportGroup = ReportGroup()
 
@@ -61,6 +66,17 @@ class Config(Settings):
                 raise ValueError(
                     f"the decoder name {name!r} must be letters and digits only (it becomes part "
                     "of file names), and not 'ceiling'"
+                )
+        return section
+
+    @field_validator("pretrain_series")
+    @classmethod
+    def _model_names(cls, section: PretrainSeries) -> PretrainSeries:
+        for name in section.models:
+            if not name.isalnum() or not name.isascii():
+                raise ValueError(
+                    f"the model name {name!r} must be letters and digits only (it becomes part of "
+                    "file names)"
                 )
         return section
 

@@ -4,7 +4,7 @@ Samples: R2 against the mean of a recording, beside the mean of visible regions,
 nearest visible segments, and the best linear predictor, a ridge regression (Hoerl & Kennard 1970,
 doi:10.1080/00401706.1970.10488634) from the visible regions of the same segment or, where whole
 segments are hidden, from the segments around. Edges: area under the curve, beside the window
-before, the mean of both windows, and the mean graph of the training part.
+before, the mean of both windows, the mean graph of the training part and of the recording.
 """
 
 from __future__ import annotations
@@ -260,8 +260,9 @@ def score_edges(
     Parameters
     ----------
     filled : sequence of FilledLike
-        One a held-out recording: ``tokens`` (n_triples, 3, n_pairs) edges before, at and after,
-        ``predicted`` (n_triples, n_pairs) any score of the edges at.
+        One a held-out recording: ``tokens`` (n_windows, 4, n_pairs) edges before, at and after a
+        window and their mean elsewhere in the recording, ``predicted`` (n_windows, n_pairs) any
+        score of the edges at.
     training : sequence of ndarray, (n_windows, n_pairs)
         Edges of the training part, for the mean graph.
     groups, n_bootstraps, random_state
@@ -271,25 +272,19 @@ def score_edges(
     -------
     list of PretextScore
         Of ``model``, ``persistence`` (the window before), ``average`` (both windows), ``mean
-        graph`` and ``gain``: the model minus the best of the others.
+        graph`` of the training part, ``own mean graph`` of the recording, and ``gain``: the model
+        minus the best of the others. A gain means that the model knows something of the moment,
+        which neither the people nor the recording tell on average.
     """
     mean_graph = np.concatenate(list(training)).mean(0)
-    names = ("model", "persistence", "average", "mean graph")
-    table = np.array(
-        [
-            np.mean(
-                [
-                    [
-                        _auc(at, score)
-                        for score in (guess, before, (before + after) / 2, mean_graph)
-                    ]
-                    for (before, at, after), guess in zip(one.tokens, one.predicted, strict=True)
-                ],
-                axis=0,
-            )
-            for one in filled
-        ]
-    )
+    names = ("model", "persistence", "average", "mean graph", "own mean graph")
+    rows = []
+    for one in filled:
+        before, at, after, own = (one.tokens[:, i] for i in range(4))
+        mean = np.broadcast_to(mean_graph, at.shape)
+        guesses = (one.predicted, before, (before + after) / 2, mean, own)
+        rows.append([_auc(at, guess).mean() for guess in guesses])
+    table = np.array(rows)
     if groups is not None:
         _, index = np.unique(np.asarray(groups), return_inverse=True)
         table = np.stack([table[index == i].mean(0) for i in range(index.max() + 1)])
@@ -305,14 +300,15 @@ def score_edges(
     ]
 
 
-def _auc(truth: NDArray[np.float32], score: NDArray[np.floating]) -> float:
+def _auc(truth: NDArray[np.float32], score: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Area under the curve of each row."""
     from scipy.stats import rankdata
 
     positive = truth > 0.5
-    n_positive = int(positive.sum())
-    n_negative = len(truth) - n_positive
-    ranks = rankdata(score)[positive].sum()
-    return float((ranks - n_positive * (n_positive + 1) / 2) / max(n_positive * n_negative, 1))
+    n_positive = positive.sum(1)
+    ranks = (rankdata(score, axis=1) * positive).sum(1)
+    area: NDArray[np.float64] = ranks - n_positive * (n_positive + 1) / 2
+    return area / np.maximum(n_positive * (truth.shape[1] - n_positive), 1)
 
 
 def share_of(scores: Sequence[PretextScore], reference: str) -> float:

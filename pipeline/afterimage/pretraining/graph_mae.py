@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 #: Windows of one example: before, filled in, after.
 TRIPLE = 3
+#: Triples that are filled in at once.
+TRIPLES_AT_ONCE = 32
 #: Features of a node: mean and logarithm of the standard deviation in the window.
 N_INPUTS = 2
 
@@ -147,7 +149,8 @@ class GraphMAE(MaskedModel):
     ) -> list[Filled]:
         """Fill in the edges of a window from one before and one after, for every such triple.
 
-        Nothing is drawn: the windows around are seen whole.
+        Nothing is drawn: the windows around are seen whole. A fourth row of edges is the mean of
+        all windows of the recording that share no volume with the one filled in.
         """
         import torch
 
@@ -157,17 +160,22 @@ class GraphMAE(MaskedModel):
             graphs = self._graphs(recording, starts)
             triples = np.searchsorted(starts, self.triples(starts))
             rows, columns = np.triu_indices(graphs.shape[1], 1)
+            length = self.settings.segment_volumes
+            edges = graphs[:, rows, columns]
             tokens, predicted = [], []
-            for triple in triples:
-                values = torch.from_numpy(graphs[triple])[None]
+            for first in range(0, len(triples), TRIPLES_AT_ONCE):
+                some = triples[first : first + TRIPLES_AT_ONCE]
+                values = torch.from_numpy(graphs[some])
                 hidden = torch.zeros(values.shape[:3], dtype=torch.bool)
                 hidden[:, 1] = True
                 with torch.inference_mode():
-                    decoded = self.network_.decode(self.network_.encode(values, hidden))[0, 1]
-                predicted.append(decoded.float().numpy()[rows, columns])
-                tokens.append(graphs[triple][:, rows, columns])
+                    decoded = self.network_.decode(self.network_.encode(values, hidden))[:, 1]
+                predicted.append(decoded[:, rows, columns].float().numpy())
+                apart = np.abs(starts[None] - starts[some[:, 1], None]) >= length
+                own = apart @ edges / apart.sum(1, keepdims=True)
+                tokens.append(np.concatenate([edges[some], own[:, None]], axis=1))
             nothing = np.zeros((0, 0), bool)
-            found.append(Filled(np.stack(tokens), np.stack(predicted), nothing, nothing))
+            found.append(Filled(np.concatenate(tokens), np.concatenate(predicted), nothing, nothing))
         return found
 
     def triples(self, starts: NDArray[np.int64]) -> NDArray[np.int64]:

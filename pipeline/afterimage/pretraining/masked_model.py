@@ -45,6 +45,7 @@ class MaskedSettings(Settings):
     learning_rate: float = Field(2e-3, gt=0, description="Highest learning rate of AdamW.")
     weight_decay: float = Field(0.01, ge=0, description="Decoupled weight decay of AdamW.")
     warmup_steps: int = Field(100, ge=0, description="Steps of rise of the learning rate.")
+    checkpoint_every: int = Field(200, ge=1, description="Steps between two checkpoints.")
     bf16: bool = Field(default=False, description="Compute in bfloat16 where safe.")
     random_state: int = Field(
         0,
@@ -75,8 +76,8 @@ class Filled:
     Attributes
     ----------
     tokens, predicted : ndarray of float32, (n_segments, n_regions, n_samples)
-        What is there, and what the model says; of graphs (3, n_pairs) edges of the window before,
-        the one filled in and the one after, and (n_pairs,) logits.
+        What is there, and what the model says. Of graphs (n_windows, 4, n_pairs), edges before, at
+        and after the window filled in and their mean elsewhere, and (n_windows, n_pairs) logits.
     hidden : ndarray of bool, (n_segments, n_regions)
         What the model could not see, and is scored on.
     known : ndarray of bool, (n_segments, n_regions)
@@ -257,6 +258,7 @@ class MaskedModel:
                 n_steps=settings.n_steps, batch_size=settings.batch_size,
                 learning_rate=settings.learning_rate, weight_decay=settings.weight_decay,
                 warmup_steps=settings.warmup_steps, bf16=settings.bf16, ema_decay=0.99,
+                checkpoint_every=settings.checkpoint_every,
             ),
             random_state=settings.random_state,
             device=device,

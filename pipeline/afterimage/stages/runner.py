@@ -44,6 +44,8 @@ STAGES = (
     "reconstruct",
     "evaluate",
     "evaluate_time",
+    "pretrain_series",
+    "probe_series",
     "report_subject",
     "report_group",
 )
