@@ -26,8 +26,8 @@ def one_thread() -> Any:
 
 
 def make(name: str, **more: Any) -> Any:
-    quick = {"n_steps": 30, "segment_volumes": 10, "n_segments": 6, "n_features": 16,
-             "n_heads": 2, "n_layers": 1, "batch_size": 8, "warmup_steps": 5}  # fmt: skip
+    quick = {"n_steps": 6, "segment_volumes": 10, "n_segments": 6, "n_features": 16,
+             "n_heads": 2, "n_layers": 1, "batch_size": 4, "warmup_steps": 5}  # fmt: skip
     return MASKED_MODELS.get(name)(MASKED_MODELS.settings(name)(**(quick | more)))
 
 
@@ -41,7 +41,7 @@ def recordings(n: int = 8, n_times: int = 90, seed: int = 0) -> list[Prepared]:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("target", ["signal", "ema-latent"])
 def test_loss_falls_and_embeddings_are_finite(name: str, target: str) -> None:
-    model = make(name, target=target, n_steps=80, learning_rate=5e-3).fit(recordings())
+    model = make(name, target=target, n_steps=50, learning_rate=5e-3).fit(recordings())
     assert np.isfinite(model.losses_).all()
     assert model.losses_[-10:].mean() < model.losses_[:10].mean()
     embedded = model.encode(recordings(4, seed=1))

@@ -35,7 +35,7 @@ SHARED = {
     *("__init__", "runner", "stimuli", "scan_trials", "response_maps"),
     *("condition_trials", "meeg_files", "subject_epochs", "report_meeg", "report_time"),
     *("report_stages", "report_recordings", "report_scans", "report_pictures"),
-    "series_recordings",
+    *("series_recordings", "report_pretraining"),
 }
 
 

@@ -39,7 +39,9 @@ SMALL: dict[str, Any] = {
 }  # fmt: skip
 
 
-def study(kind: str, seed: int, n_steps: int, n_scans: int = 1000, **more: Any) -> dict[str, float]:
+def study(
+    kind: str, seed: int, n_steps: int, n_scans: int = 1000, **more: Any
+) -> dict[str, float]:
     """Pretrain without labels, then probe; scores of the model and of every control."""
     torch.set_num_threads(1)
     unlabelled, *_ = ordered_patterns(n_scans, random_state=1000 + seed, pattern_state=seed)
@@ -101,7 +103,7 @@ def study(kind: str, seed: int, n_steps: int, n_scans: int = 1000, **more: Any) 
 
 
 def check(found: dict[str, float]) -> None:
-    """The gate of the task: 180 test scans, 95 % of chance between .43 and .57."""
+    """Hold the gate of the task: 180 test scans, 95 % of chance between .43 and .57."""
     assert found["pretrained"] >= 0.8
     assert found["pretrained"] >= found["untrained"] + 0.25
     assert found["pretrained p"] < 0.02

@@ -51,9 +51,7 @@ def learned(n_regions: int, n_modules: int, **more: Any) -> dict[str, float]:
 
 
 def test_modules_show_in_the_embeddings() -> None:
-    found = learned(
-        12, 3, segment_volumes=3, n_features=24, n_heads=2, n_steps=220, batch_size=12
-    )
+    found = learned(12, 3, segment_volumes=3, n_features=24, n_heads=2, n_steps=220, batch_size=12)
     assert abs(found["corr before"]) < 0.2
     assert found["ari before"] < 0.3
     assert found["corr after"] > 0.5
@@ -76,7 +74,9 @@ def test_regions_are_filled_in_nearly_as_well_as_can_be() -> None:
     assert found["share"] >= 0.9
 
 
-@pytest.mark.parametrize(("mixing", "n_adaptive", "n_static"), [("static", 0, 3), ("adaptive", 2, 1)])
+@pytest.mark.parametrize(
+    ("mixing", "n_adaptive", "n_static"), [("static", 0, 3), ("adaptive", 2, 1)]
+)
 def test_the_two_state_encoders_of_the_paper(mixing: Any, n_adaptive: int, n_static: int) -> None:
     settings = BrainMAESettings(mixing=mixing, segment_volumes=5, n_features=16, n_heads=2)
     network = BrainMAE(settings).initialise(6).network_

@@ -79,7 +79,7 @@ def test_what_is_filled_in_is_set_beside_its_rivals() -> None:
     triples = model.triples(starts)
     rows, columns = np.triu_indices(8, 1)
     graphs = model.tokens(recording)[0][:, rows, columns]
-    where = {start: graph for start, graph in zip(starts.tolist(), graphs, strict=True)}
+    where = dict(zip(starts.tolist(), graphs, strict=True))
     place = len(triples) // 2
     for row, start in enumerate(triples[place].tolist()):
         assert np.array_equal(filled.tokens[place, row], where[start])

@@ -59,7 +59,10 @@ def test_both_hides_whole_segments_and_regions_of_the_others() -> None:
 
 
 def test_rotary_scores_depend_on_the_distance_in_time_alone() -> None:
-    query, key = torch.randn(1, 8, generator=generator()), torch.randn(1, 8, generator=generator(1))
+    query, key = (
+        torch.randn(1, 8, generator=generator()),
+        torch.randn(1, 8, generator=generator(1)),
+    )
 
     def score(first: float, second: float) -> float:
         angles = [rotary_angles(torch.tensor([t]), 8, 100.0) for t in (first, second)]
@@ -163,7 +166,9 @@ def test_dense_gin_is_the_product_by_hand() -> None:
         for node in range(6):
             expected[node] = 1.3 * nodes[graph, node].numpy()
             for other in range(6):
-                expected[node] += float(adjacency[graph, node, other]) * nodes[graph, other].numpy()
+                expected[node] += (
+                    float(adjacency[graph, node, other]) * nodes[graph, other].numpy()
+                )
         found = layer.aggregate(nodes, adjacency)[graph].detach().numpy()
         np.testing.assert_allclose(found, expected, atol=1e-6)
 

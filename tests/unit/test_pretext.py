@@ -17,7 +17,6 @@ from afterimage.evaluation.pretext import (
     visible_mean,
 )
 
-
 RIVALS = ("persistence", "average", "mean graph", "own mean graph")
 
 
@@ -94,12 +93,13 @@ def test_edges_are_scored_beside_persistence_average_and_mean_graph() -> None:
     edges = (generator.random((2, 9, 4, 40)) < 0.3).astype(np.float32)
     truth = edges[:, :, 1] + 0.5 * generator.standard_normal((2, 9, 40))
     recordings = [
-        SimpleNamespace(tokens=e, predicted=t.astype(np.float32)) for e, t in zip(edges, truth)
-    ]  # fmt: skip
+        SimpleNamespace(tokens=e, predicted=t.astype(np.float32))
+        for e, t in zip(edges, truth, strict=True)
+    ]
     training = [(generator.random((30, 40)) < 0.3).astype(np.float32)]
     scores = {s.predictor: s for s in score_edges(recordings, training)}
     expected = np.mean(
-        [[roc_auc_score(e[1], t) for e, t in zip(*pair)] for pair in zip(edges, truth)]
+        [roc_auc_score(edges[i, j, 1], truth[i, j]) for i in range(2) for j in range(9)]
     )
     assert scores["model"].value == pytest.approx(expected, abs=1e-6)
     rivals = [scores[name].value for name in RIVALS]

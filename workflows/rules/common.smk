@@ -206,10 +206,11 @@ def group_series(wildcards):
     ]
 
 
-def pretrained(endings):
-    """Return those files of every masked model and set of regions, where pretraining is asked for."""
+def pretraining_tables():
+    """Return the tables of every masked model and set of regions, where pretraining is asked for."""
     if not SETTINGS.pretrain_series.enabled:
         return []
+    endings = ["pretext.tsv", *(["probes.tsv"] if SETTINGS.probe_series.labels else [])]
     segs = sorted({seg for subject in SERIES for seg in SERIES[subject]})
     pattern = "group/pretraining/seg-{seg}_desc-{model}_{ending}"
     return collect(pattern, seg=segs, model=SETTINGS.pretrain_series.models, ending=endings)
@@ -267,8 +268,7 @@ def targets(until):
     if "decode" in wanted:
         files |= set(collect("sub-{s}/decoding/sub-{s}_conditions.tsv", s=UNPICTURED))
     if "evaluate" in wanted and config.get("group", True):
-        labelled = ["probes.tsv"] if SETTINGS.probe_series.labels else []
-        files |= set(pretrained(["pretext.tsv", *labelled]))
+        files |= set(pretraining_tables())
     group = until == "report" and SUBJECTS and config.get("group", True)
     return [*sorted(files), "group.html"] if group else sorted(files)
 

@@ -23,6 +23,7 @@ rule report_group:
     input:
         trials=collect("sub-{s}/sub-{s}_trials.nc", s=SUBJECTS),
         metrics=scores,
+        pretraining=pretraining_tables(),
     output:
         report=report("group.html", caption="../report/group.rst", category="Group"),
         metrics="group/metrics.tsv",

@@ -183,9 +183,31 @@ def scored(
     )  # fmt: skip
 
 
-def permute_over_groups(
-    data: Labelled, generator: np.random.Generator
-) -> NDArray[np.float64]:
+def compare(
+    first: ProbeScore,
+    second: ProbeScore,
+    data: Labelled,
+    *,
+    n_bootstraps: int = 1000,
+    random_state: int = 0,
+) -> tuple[float, float, float]:
+    """Compare two scores of the same items: first - second, and its 95 % interval over groups."""
+    truth, groups = data.labels[data.test], data.groups[data.test]
+    names, index = np.unique(groups, return_inverse=True)
+    members = [np.flatnonzero(index == i) for i in range(len(names))]
+    generator = np.random.default_rng(random_state)
+    differences = []
+    for _ in range(n_bootstraps):
+        rows = np.concatenate([members[i] for i in generator.integers(0, len(names), len(names))])
+        scores = [
+            _score(truth[rows], one.predicted[rows], data.classes) for one in (first, second)
+        ]
+        differences.append(scores[0] - scores[1])
+    low, high = np.nanquantile(differences, [0.025, 0.975])
+    return first.value - second.value, float(low), float(high)
+
+
+def permute_over_groups(data: Labelled, generator: np.random.Generator) -> NDArray[np.float64]:
     """Permute labels over groups where each has one label, else over items; training part apart."""
     labels = data.labels.copy()
     for part in (data.test, ~data.test):
@@ -250,9 +272,7 @@ def _decide(
     return decided.astype(np.float64)
 
 
-def _score(
-    truth: NDArray[np.float64], predicted: NDArray[np.float64], classes: bool
-) -> float:
+def _score(truth: NDArray[np.float64], predicted: NDArray[np.float64], classes: bool) -> float:
     if classes:
         right = predicted == truth
         return float(np.mean([right[truth == label].mean() for label in np.unique(truth)]))

@@ -148,7 +148,9 @@ class StateNetwork(SeriesNetwork):
         n, n_segments, n_regions, _ = tokens.shape
         values = self.value(tokens.masked_fill(hidden[..., None], 0.0))
         values = torch.where(hidden[..., None], self.absent.to(values.dtype), values)
-        regions = (values + self.embedding).flatten(0, 1)  # (n * n_segments, n_regions, n_features)
+        regions = (values + self.embedding).flatten(
+            0, 1
+        )  # (n * n_segments, n_regions, n_features)
         for mix in self.mixing:
             regions = mix(regions)
         visible = ~hidden.flatten(0, 1)

@@ -175,7 +175,9 @@ class GraphMAE(MaskedModel):
                 own = apart @ edges / apart.sum(1, keepdims=True)
                 tokens.append(np.concatenate([edges[some], own[:, None]], axis=1))
             nothing = np.zeros((0, 0), bool)
-            found.append(Filled(np.concatenate(tokens), np.concatenate(predicted), nothing, nothing))
+            found.append(
+                Filled(np.concatenate(tokens), np.concatenate(predicted), nothing, nothing)
+            )
         return found
 
     def triples(self, starts: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -30,7 +30,10 @@ class ParcelPatchesSettings(MaskedSettings):
     )
     regions_per_patch: int = Field(0, ge=0, description="Regions of a patch; 0: all of them.")
     hidden_weight: float = Field(
-        1.0, ge=0, le=1, description="Weight of hidden samples in the loss; the rest: visible ones."
+        1.0,
+        ge=0,
+        le=1,
+        description="Weight of hidden samples in the loss; the rest: visible ones.",
     )
 
 

@@ -30,6 +30,7 @@ from afterimage.reports.labels import (
 )
 from afterimage.reports.model import GroupReport, SubjectReport
 from afterimage.reports.page import Figure, Image, Panel, Section
+from afterimage.reports.pretraining import pretraining_view
 from afterimage.reports.scan_words import onset_warning
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ def assemble_group(report: GroupReport) -> str:
             "changes": tables.change_table(report.config_changes),
         },
         "group_scores": {"table": scores, "n_left_out": n_left_out},
+        "pretraining": pretraining_view(report.pretraining),
         "group_linter": {
             "failed": [check for check in checks if not check.get("ok")],
             "summary": _linter_summary(checks),

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from afterimage.reports.pretraining import PretrainedModel
 from afterimage.reports.provenance import ConfigChange, Exclusion, StageError, StageRun
 from afterimage.reports.recordings import ConditionScore, Recordings, TimeResolved
 from afterimage.reports.scans import ScanQuality
@@ -300,6 +301,8 @@ class GroupReport:
         Only `name`, `version` and `cites` are used.
     dataset, created, run_id, versions, command, config_changes, config_hash
         As in `SubjectReport`.
+    pretraining : sequence of PretrainedModel
+        Masked models of the series of all people.
     headline_metric, facts
         As in `SubjectReport`.
     """
@@ -315,5 +318,6 @@ class GroupReport:
     command: str = ""
     config_changes: Sequence[ConfigChange] = ()
     config_hash: str = ""
+    pretraining: Sequence[PretrainedModel] = ()
     headline_metric: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)

@@ -22,7 +22,7 @@ def ordered_patterns(
     pattern_state: int = 0,
     random_state: int,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Scans that visit patterns in a circle, forward or backward in time.
+    """Draw scans that visit patterns in a circle, forward or backward in time.
 
     A pattern stays for 1 to ``longest_dwell`` whole segments. A backward scan is a forward one
     turned round before noise is added, so that occupancy, static connectivity and the distribution
@@ -70,7 +70,7 @@ def expected_patterns(
     *,
     longest_dwell: int = 2,
 ) -> NDArray[np.float64]:
-    """What can be said of hidden segments of a scan of `ordered_patterns` at best.
+    """Say of hidden segments of a scan of `ordered_patterns` what can be said at best.
 
     The posterior mean by forward and backward passes (Rabiner 1989, doi:10.1109/5.18626) over
     states of (direction, pattern, segments still to stay).
@@ -129,7 +129,7 @@ def module_series(
     loading: float = 0.8,
     random_state: int,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Gaussian series, white in time, whose regions share the factor of their module.
+    """Draw Gaussian series, white in time, whose regions share the factor of their module.
 
     Two regions of a module correlate ``loading ** 2``, others not at all.
 
@@ -158,7 +158,7 @@ def switching_communities(
     loading: float = 0.8,
     random_state: int,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Series whose communities change: each state of a Markov chain has communities of its own.
+    """Draw series whose communities change: each state of a Markov chain has communities of its own.
 
     Parameters
     ----------

@@ -58,7 +58,8 @@ class Config(StageConfig):
         0.3, gt=0, lt=1, description="share of people that no model sees in pretraining"
     )
     group_column: str = Field(
-        "", description="column of participants.tsv that is never split (family, site); else people"
+        "",
+        description="column of participants.tsv that is never split (family, site); else people",
     )
     n_bootstraps: int = Field(1000, ge=100, description="resamples of people for an interval")
     random_state: int | None = Field(None, description="seed; default: the root seed")

@@ -38,6 +38,8 @@ COLUMNS = (
     *("model", "label", "features", "metric", "value", "ci_low", "ci_high"),
     *("chance", "chance_low", "chance_high", "p", "n", "n_groups", "protocol"),
 )
+#: What a pretrained model must beat: linear models of connectivity, without and with time.
+RIVALS = ("static connectivity", "covariance at a lag")
 #: Numbers with more values than this are predicted as values, not told apart as classes.
 MAX_CLASSES = 10
 
@@ -51,7 +53,9 @@ class Config(StageConfig):
     lag_volumes: int = Field(
         0, ge=0, description="lag of the covariance baseline; 0: one segment of the model"
     )
-    fine_tune: bool = Field(True, description="also fine-tune the model, and train it from scratch")
+    fine_tune: bool = Field(
+        True, description="also fine-tune the model, and train it from scratch"
+    )
     n_steps: int = Field(300, ge=1, description="optimiser steps of fine-tuning and from scratch")
     batch_size: int = Field(32, ge=1, description="recordings a step")
     learning_rate: float = Field(1e-3, gt=0, description="highest learning rate of AdamW")
@@ -81,6 +85,7 @@ def run(
     inputs: Inputs, outputs: Outputs, config: Config, *, threads: int = 1, device: str = "cpu"
 ) -> None:
     """Probe the model and its rivals; people held out in pretraining are the test part."""
+    from afterimage.evaluation.probes import compare
     from afterimage.pretraining.registry import MASKED_MODELS
 
     weights, card = load_weights(inputs.model)
@@ -122,7 +127,14 @@ def run(
             {"model": card["name"], "label": label, "protocol": protocol, **vars(score)}
             for score in scores
         ]
+        best = max((s for s in scores if s.features in RIVALS), key=lambda score: score.value)
+        of_model = [s for s in scores if s.features in ("pretrained", "fine-tuned")]
         details[label] = {
+            "rival": best.features,
+            "differences": {
+                score.features: compare(score, best, data, n_bootstraps=config.n_bootstraps)
+                for score in of_model
+            },
             "classes": names,
             "truth": data.labels[data.test].tolist(),
             "groups": data.groups[data.test].tolist(),

@@ -20,6 +20,7 @@ from afterimage.reports.scans import ResponseQuality
 from afterimage.reports.time_words import alarm_warning
 from afterimage.settings import StageConfig
 from afterimage.stages import report_stages
+from afterimage.stages.report_pretraining import read_pretraining
 from afterimage.stages.report_time import read_conditions, read_timing
 
 VERSION = 2
@@ -42,10 +43,11 @@ class Config(StageConfig):
 
 @dataclass(frozen=True)
 class Inputs:
-    """What must be there: the trials of the subjects that ran, and scores where there are pictures."""
+    """What must be there: trials of the subjects that ran, and scores and models where there are."""
 
     trials: tuple[Path, ...]
     metrics: tuple[Path, ...] = ()
+    pretraining: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ def build(root: Path, config: Config) -> str:
             command="afterimage BIDS_DIR OUT_DIR participant",
             config_changes=[ConfigChange(*map(str, change)) for change in config.changes],
             headline_metric=config.headline_metric,
+            pretraining=read_pretraining(root / "group" / "pretraining"),
             facts=report_stages.facts(config.sections),
         )
     )

@@ -94,13 +94,14 @@ def read_recordings(paths: Sequence[Path]) -> Recordings:
         if names != regions or 1 - here.mean() > MAX_ABSENT:
             errors.append(
                 InputError(
-                    "a recording is left out of pretraining", where=str(path),
+                    "a recording is left out of pretraining",
+                    where=str(path),
                     found=f"{len(names)} regions, {int(here.sum())} of them with a signal, "
                     f"{int(recording.kept.sum())} volumes kept",
                     expected=f"the {len(regions)} regions of the others, at most "
                     f"{MAX_ABSENT:.0%} without a signal",
                     fix="use one atlas, and look at the recording's coverage and motion",
-                )  # fmt: skip
+                )
             )
             continue
         present &= here

@@ -64,9 +64,7 @@ def draw_mask(
     return segments | _choose(settings, (n, n_segments, n_regions), generator)
 
 
-def _choose(
-    settings: MaskSettings, shape: tuple[int, ...], generator: torch.Generator
-) -> Tensor:
+def _choose(settings: MaskSettings, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """Hide a random subset along the last axis; its size is drawn for each row."""
     import torch
 
@@ -75,9 +73,7 @@ def _choose(
     return rank < size
 
 
-def _block(
-    settings: MaskSettings, n: int, n_segments: int, generator: torch.Generator
-) -> Tensor:
+def _block(settings: MaskSettings, n: int, n_segments: int, generator: torch.Generator) -> Tensor:
     """Hide one run of neighbouring segments: (n, n_segments)."""
     import torch
 

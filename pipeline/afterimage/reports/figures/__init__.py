@@ -11,6 +11,7 @@ from afterimage.reports.figures import (
     evoked,
     group,
     meeg,
+    pretraining,
     responses,
     scans,
     time_resolved,
@@ -54,4 +55,6 @@ SUBJECT_FIGURES: Mapping[str, Callable[[SubjectReport], list[Panel]]] = {
 
 GROUP_FIGURES: Mapping[str, Callable[[GroupReport], list[Panel]]] = {
     "group_scores": group.subject_panels,
+    "pretext": pretraining.pretext_panels,
+    "probes": pretraining.probe_panels,
 }
