@@ -31,6 +31,10 @@ class SeriesNetwork(nn.Module):
         self.hidden_weight = hidden_weight
         self.predict = new_predictor(n_features)
 
+    def pool(self, latents: Tensor) -> Tensor:
+        """Return the mean latent of each segment (n, n_segments, n_features)."""
+        return latents.mean(2)
+
     def loss(self, predicted: Tensor, tokens: Tensor, hidden: Tensor, known: Tensor) -> Tensor:
         """Weighted mean squared error: w times that of hidden tokens, plus 1 - w times the rest.
 

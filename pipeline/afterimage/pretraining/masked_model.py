@@ -273,21 +273,21 @@ class MaskedModel:
 
         Returns
         -------
-        ndarray of float32, (n_segments, n_features)
-            Mean over the places of a segment; segments with censored volumes are left out.
+        ndarray of float32, (n_segments, n_outputs)
+            Embedding of each segment; those with censored volumes are left out.
         """
         import torch
 
         tokens, known = self.tokens(recording)
         with torch.inference_mode():
             hidden = torch.from_numpy(~known)[None]
-            latents = self.network_.encode(torch.from_numpy(tokens)[None], hidden)[0].mean(1)
-        values: NDArray[np.float32] = latents.float().numpy()
+            latents = self.network_.encode(torch.from_numpy(tokens)[None], hidden)
+            values: NDArray[np.float32] = self.network_.pool(latents)[0].float().numpy()
         seen = known.any(1)
         return values[seen] if seen.any() else values
 
     def encode(self, recordings: Sequence[Prepared]) -> NDArray[np.float32]:
-        """Embed recordings: the mean of their latents over time, (n_recordings, n_features)."""
+        """Embed recordings: the mean of their segments' embeddings, (n_recordings, n_outputs)."""
         return np.stack([self.latents(recording).mean(0) for recording in recordings])
 
     def stacked(

@@ -30,7 +30,7 @@ from afterimage.reports.labels import (
 )
 from afterimage.reports.model import GroupReport, SubjectReport
 from afterimage.reports.page import Figure, Image, Panel, Section
-from afterimage.reports.pretraining import pretraining_view
+from afterimage.reports.pretraining_words import pretraining_view
 from afterimage.reports.scan_words import onset_warning
 
 if TYPE_CHECKING:

@@ -30,6 +30,9 @@ class MaskedNetwork(Protocol):
     def decode(self, latents: Tensor) -> Tensor:
         """Return the prediction of all tokens from the latents."""
 
+    def pool(self, latents: Tensor) -> Tensor:
+        """Return the embedding of each segment (n, n_segments, ...)."""
+
     def predict(self, latents: Tensor) -> Tensor:
         """Return the prediction of the teacher's latents; same shape."""
 

@@ -24,7 +24,7 @@ def fit_readout(
     device: str = "cpu",
     checkpoint_folder: Path | None = None,
 ) -> Any:
-    """Train a copy of an encoder together with a linear head on its mean latent.
+    """Train a copy of an encoder together with a linear head on its mean embedding.
 
     Parameters
     ----------
@@ -54,13 +54,13 @@ def fit_readout(
             super().__init__()
             self.network = copy.deepcopy(network)
             with torch.inference_mode():
-                latents = network.encode(*_pair(tokens[:1], known[:1]))
+                latents = network.pool(network.encode(*_pair(tokens[:1], known[:1])))
             self.norm = nn.LayerNorm(latents.shape[-1])
             self.head = nn.Linear(latents.shape[-1], targets.shape[1])
             nn.init.zeros_(self.head.weight)
 
         def predict(self, values: Tensor, hidden: Tensor) -> Tensor:
-            latents = self.network.encode(values, hidden).mean((1, 2))
+            latents = self.network.pool(self.network.encode(values, hidden)).mean(1)
             predicted: Tensor = self.head(self.norm(latents))
             return predicted
 
