@@ -132,8 +132,7 @@ def _by_group(values: NDArray[np.float64], groups: Sequence[str] | None) -> NDAr
 
 
 def _hidden_segments(filled: FilledLike) -> NDArray[np.bool_]:
-    whole: NDArray[np.bool_] = (filled.hidden | ~filled.known).all(1)
-    return whole
+    return np.atleast_1d(np.all(filled.hidden | ~filled.known, axis=1))
 
 
 def _only_whole(filled: FilledLike) -> bool:
@@ -186,14 +185,12 @@ class _RegionRidge:
 
     @staticmethod
     def _coef(
-        covariance: NDArray[np.float64], hidden: NDArray[np.bool_], penalty: float
+        covariance: NDArray[np.floating], hidden: NDArray[np.bool_], penalty: float
     ) -> NDArray[np.float64]:
         inside = covariance[np.ix_(~hidden, ~hidden)]
         ridge = penalty * max(float(np.trace(inside)) / len(inside), 1e-12) * np.eye(len(inside))
-        coef: NDArray[np.float64] = np.linalg.solve(
-            inside + ridge, covariance[np.ix_(~hidden, hidden)]
-        )
-        return coef
+        wanted = covariance[np.ix_(~hidden, hidden)]
+        return np.asarray(np.linalg.solve(inside + ridge, wanted), np.float64)
 
     def predict(self, filled: FilledLike) -> NDArray[np.float32]:
         result = np.zeros_like(filled.tokens)
@@ -295,7 +292,14 @@ def score_edges(
     if len(table) < 2:
         bounds = np.full_like(bounds, np.nan)
     return [
-        PretextScore(name, "auc", float(table[:, i].mean()), *map(float, bounds[:, i]), len(table))
+        PretextScore(
+            name,
+            "auc",
+            float(table[:, i].mean()),
+            float(bounds[0, i]),
+            float(bounds[1, i]),
+            len(table),
+        )
         for i, name in enumerate((*names, "gain"))
     ]
 
@@ -307,8 +311,8 @@ def _auc(truth: NDArray[np.float32], score: NDArray[np.floating]) -> NDArray[np.
     positive = truth > 0.5
     n_positive = positive.sum(1)
     ranks = (rankdata(score, axis=1) * positive).sum(1)
-    area: NDArray[np.float64] = ranks - n_positive * (n_positive + 1) / 2
-    return area / np.maximum(n_positive * (truth.shape[1] - n_positive), 1)
+    area = ranks - n_positive * (n_positive + 1) / 2
+    return np.asarray(area / np.maximum(n_positive * (truth.shape[1] - n_positive), 1), np.float64)
 
 
 def share_of(scores: Sequence[PretextScore], reference: str) -> float:

@@ -3,7 +3,9 @@
 A linear probe (Alain & Bengio 2017, arXiv:1610.01644) on frozen features; the same probe on the
 features of an untrained network, of shuffled recordings, on static connectivity and on covariance
 at a lag. The penalty is chosen inside the training part, by folds of whole groups; the test part
-is used once. Chance: training labels permuted over groups, everything refitted.
+is used once. Chance: labels permuted over groups, in either part, everything refitted. (Permuting
+those of the training part alone would have no power where features fall in tight clusters: it then
+is luck which cluster gets which class, and half of all permutations are perfect.)
 """
 
 from __future__ import annotations
@@ -128,8 +130,12 @@ def probe(
         _decide(chosen[:, i : i + n_targets], targets[:, i : i + n_targets], data.classes)
         for i in range(0, targets.shape[1], n_targets)
     ]
-    truth = data.labels[data.test]
-    null = np.array([_score(truth, guess, data.classes) for guess in predicted[1:]])
+    null = np.array(
+        [
+            _score(labels[data.test], guess, data.classes)
+            for labels, guess in zip(drawn[1:], predicted[1:], strict=True)
+        ]
+    )
     return scored(name, predicted[0], data, null, n_bootstraps, random_state)
 
 

@@ -140,7 +140,7 @@ class StateNetwork(SeriesNetwork):
         n_adaptive, n_static = (2, 1) if adaptive else (0, 3)
         self.mixing = nn.ModuleList(EncoderBlock(n_features, n_heads) for _ in range(n_adaptive))
         self.graph = nn.ModuleList(StaticGraphBlock(n_features, n_heads) for _ in range(n_static))
-        self.pool = nn.Linear(n_features, self.n_pools, bias=False)
+        self.gather = nn.Linear(n_features, self.n_pools, bias=False)
         self.state = nn.Linear(self.n_pools * n_features, n_features)
         self.context = Encoder(n_features, n_layers, n_heads)
         self.from_state = nn.Linear(n_features, 4 * n_features)
@@ -160,7 +160,7 @@ class StateNetwork(SeriesNetwork):
         visible = ~hidden.flatten(0, 1)
         for block in self.graph:
             regions = block(regions, self.embedding, visible)
-        weights = self.pool(self.embedding) * (10 / n_regions) ** 0.5  # (n_regions, n_pools)
+        weights = self.gather(self.embedding) * (10 / n_regions) ** 0.5  # (n_regions, n_pools)
         pooled = torch.einsum("rp,nrf->npf", weights, regions).flatten(1)
         states = self.state(pooled).view(n, n_segments, -1)
         times = torch.arange(n_segments, device=tokens.device)

@@ -166,8 +166,8 @@ class MaskedModel:
                 fix="set a smaller segment_volumes, or leave the recording out",
             )  # fmt: skip
         cut = recording.series[: n_segments * length].reshape(n_segments, length, -1)
-        kept = recording.kept[: n_segments * length].reshape(n_segments, length).all(1)
-        known = np.repeat(kept[:, None], cut.shape[2], axis=1)
+        whole = np.all(recording.kept[: n_segments * length].reshape(n_segments, length), axis=1)
+        known = np.repeat(np.atleast_1d(whole)[:, None], cut.shape[2], axis=1)
         return np.ascontiguousarray(cut.transpose(0, 2, 1)), known
 
     def examples(
@@ -348,7 +348,8 @@ class MaskedModel:
 
         from afterimage.pretraining.registry import MASKED_MODELS
 
-        settings = MASKED_MODELS.settings(card["settings"]["kind"])(**card["settings"])
+        kind: Any = MASKED_MODELS.settings(card["settings"]["kind"])
+        settings = kind(**card["settings"])
         model = cls(settings).initialise(int(card["n_regions"]))
         weights = {k: torch.from_numpy(np.array(array)) for k, array in arrays.items()}
         model.network_.load_state_dict(weights)

@@ -90,14 +90,14 @@ def expected_patterns(
     fit = series.mean(1) @ patterns.T - 0.5 * (patterns**2).sum(1)
     fit = np.where(hidden[:, None], 0.0, series.shape[1] * fit)
     likelihood = np.exp(fit - fit.max(1, keepdims=True))  # (n_segments, n_patterns)
-    move = np.zeros((2, n_patterns, longest_dwell, 2, n_patterns, longest_dwell))
+    moves = np.zeros((2, n_patterns, longest_dwell, 2, n_patterns, longest_dwell))
     for way, step in enumerate((1, -1)):
         for pattern in range(n_patterns):
-            move[way, pattern, 0, way, (pattern + step) % n_patterns] = 1 / longest_dwell
+            moves[way, pattern, 0, way, (pattern + step) % n_patterns] = 1 / longest_dwell
             for left in range(1, longest_dwell):
-                move[way, pattern, left, way, pattern, left - 1] = 1.0
+                moves[way, pattern, left, way, pattern, left - 1] = 1.0
     n_states = 2 * n_patterns * longest_dwell
-    move = move.reshape(n_states, n_states)
+    move = moves.reshape(n_states, n_states)
     emission = np.tile(likelihood[:, None, :, None], (1, 2, 1, longest_dwell)).reshape(
         n_segments, n_states
     )

@@ -174,7 +174,7 @@ def pretext_scores(
         score = score_edges
     else:
         training = [model.tokens(one)[0] for one in train_part]
-        score = score_samples  # type: ignore[assignment]
+        score = score_samples
     scores = score(model.fill_in(test_part, seed), training, **options)
     before = score(untrained.fill_in(test_part, seed), training, **options)
     return [*scores, dataclasses.replace(before[0], predictor="untrained")]

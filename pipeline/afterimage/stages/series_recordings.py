@@ -85,18 +85,18 @@ def read_recordings(paths: Sequence[Path]) -> Recordings:
     atlases = [names for *_, names in found]
     regions = max(dict.fromkeys(atlases), key=atlases.count)
     items, present = [], np.ones(len(regions), bool)
-    for path, recording, names in found:
+    for path, recording, named in found:
         values = recording.series[recording.kept]
-        here = np.zeros(len(names), bool)
+        here = np.zeros(len(named), bool)
         if len(values) > 1:
             here = np.isfinite(values).all(0)
             here[here] = np.ptp(values[:, here], axis=0) > 0
-        if names != regions or 1 - here.mean() > MAX_ABSENT:
+        if named != regions or 1 - here.mean() > MAX_ABSENT:
             errors.append(
                 InputError(
                     "a recording is left out of pretraining",
                     where=str(path),
-                    found=f"{len(names)} regions, {int(here.sum())} of them with a signal, "
+                    found=f"{len(named)} regions, {int(here.sum())} of them with a signal, "
                     f"{int(recording.kept.sum())} volumes kept",
                     expected=f"the {len(regions)} regions of the others, at most "
                     f"{MAX_ABSENT:.0%} without a signal",
