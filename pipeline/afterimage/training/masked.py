@@ -52,8 +52,9 @@ def masked_objective(
     The batch holds ``tokens`` (n, n_segments, n_regions, ...) and ``known`` (n, n_segments,
     n_regions), bool: tokens that are censored or beyond the end of a recording are neither seen
     nor scored. With ``ema-latent`` the target is what the teacher, a running average of the
-    network, makes of all known tokens, normalised a place; the network fills in places whose
-    tokens are hidden. Smooth L1 loss.
+    network, makes of all known tokens, standardised over the examples and segments of the batch,
+    place by place: what never changes, such as which region it is, is not worth predicting. The
+    network fills in places whose tokens are hidden. Smooth L1 loss.
 
     Parameters
     ----------
@@ -68,7 +69,7 @@ def masked_objective(
     """
     import torch
     from torch import nn
-    from torch.nn.functional import layer_norm, smooth_l1_loss
+    from torch.nn.functional import smooth_l1_loss
     from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
     class MaskedObjective(nn.Module):
@@ -91,8 +92,9 @@ def masked_objective(
                 return loss
             with torch.no_grad():
                 self.teacher.update_parameters(self.network)
-                goal = self.teacher.module.encode(tokens, ~known)
-                goal = layer_norm(goal.float(), goal.shape[-1:])
+                goal = self.teacher.module.encode(tokens, ~known).float()
+                centred = goal - goal.mean((0, 1), keepdim=True)
+                goal = centred / (centred.square().mean((0, 1), keepdim=True).sqrt() + 1e-3)
             places = (n, n_segments, latents.shape[2], -1)
             share = (hidden & known).view(places).float().mean(-1)
             predicted = self.network.predict(latents).float()
