@@ -13,7 +13,7 @@ import torch
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
-from afterimage.evaluation.pretext import score_samples, share_of
+from afterimage.evaluation.pretext import score_samples
 from afterimage.networks.static_graph import StaticGraphBlock
 from afterimage.pretraining.brain_mae import BrainMAE, BrainMAESettings
 from afterimage.pretraining.masked_model import prepare
@@ -47,7 +47,7 @@ def learned(n_regions: int, n_modules: int, **more: Any) -> dict[str, float]:
     training = [model.tokens(one)[0] for one in recordings[:64]]
     scores = score_samples(model.fill_in(recordings[64:], 0), training)
     r2 = {score.predictor: score.value for score in scores}
-    return before | look("after") | {"share": share_of(scores, "ridge")} | r2
+    return before | look("after") | {"share": r2["model"] / r2["ridge"]} | r2
 
 
 def test_modules_show_in_the_embeddings() -> None:

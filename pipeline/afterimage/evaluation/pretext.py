@@ -9,7 +9,7 @@ before, the mean of both windows, the mean graph of the training part and of the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -313,9 +313,3 @@ def _auc(truth: NDArray[np.float32], score: NDArray[np.floating]) -> NDArray[np.
     ranks = (rankdata(score, axis=1) * positive).sum(1)
     area = ranks - n_positive * (n_positive + 1) / 2
     return np.asarray(area / np.maximum(n_positive * (truth.shape[1] - n_positive), 1), np.float64)
-
-
-def share_of(scores: Sequence[PretextScore], reference: str) -> float:
-    """Return the model's score as a share of another predictor's; NaN where that is 0 or less."""
-    values: Mapping[str, float] = {score.predictor: score.value for score in scores}
-    return values["model"] / values[reference] if values[reference] > 0 else float("nan")
