@@ -21,7 +21,9 @@ from afterimage.evaluation.statistics import bootstrap_means
 #: Ridge penalties tried, in units of the mean variance of a predictor; chosen on training data.
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 #: Training rows of a ridge at most.
-N_ROWS_MAX = 4000
+N_ROWS_MAX = 2000
+#: Segments further away than this are taken for this far, so that there are few ridges.
+FARTHEST = 2
 
 
 class FilledLike(Protocol):
@@ -50,6 +52,7 @@ def score_samples(
     training: Sequence[NDArray[np.float32]],
     *,
     groups: Sequence[str] | None = None,
+    untrained: Sequence[FilledLike] | None = None,
     ceiling: Sequence[NDArray[np.float32]] | None = None,
     n_bootstraps: int = 1000,
     random_state: int = 0,
@@ -68,6 +71,8 @@ def score_samples(
         Tokens of the training part, for the ridge.
     groups : sequence of str, optional
         Person of each recording; drawn together for the interval.
+    untrained : sequence of FilledLike, optional
+        What the same network said before it was trained.
     ceiling : sequence of ndarray, like ``tokens``, optional
         What an observer who knows how the data were made would say.
     n_bootstraps, random_state : int
@@ -76,7 +81,7 @@ def score_samples(
     Returns
     -------
     list of PretextScore
-        Of ``model``, ``mean``, ``visible mean``, ``copy``, ``ridge`` and ``ceiling``.
+        Of ``model``, ``mean``, ``visible mean``, ``copy``, ``ridge``, ``untrained``, ``ceiling``.
     """
     whole = all(_hidden_segments(one).any() and _only_whole(one) for one in filled)
     ridge = _SegmentRidge(training) if whole else _RegionRidge(training)
@@ -87,6 +92,8 @@ def score_samples(
         "copy": [copy_nearest(one) for one in filled],
         "ridge": [ridge.predict(one) for one in filled],
     }
+    if untrained is not None:
+        predictors["untrained"] = [one.predicted for one in untrained]
     if ceiling is not None:
         predictors["ceiling"] = list(ceiling)
     scores = []
@@ -121,14 +128,16 @@ def _ratio_score(
     return PretextScore(name, "r2", float(value), low, high, len(sums))
 
 
-def _by_group(values: NDArray[np.float64], groups: Sequence[str] | None) -> NDArray[np.float64]:
-    """Sum the rows of a group."""
+def _by_group(
+    values: NDArray[np.float64], groups: Sequence[str] | None, *, mean: bool = False
+) -> NDArray[np.float64]:
+    """Sum, or average, the rows of a group."""
     if groups is None:
         return values
     names, index = np.unique(np.asarray(groups), return_inverse=True)
     sums = np.zeros((len(names), values.shape[1]))
     np.add.at(sums, index, values)
-    return sums
+    return sums / np.bincount(index)[:, None] if mean else sums
 
 
 def _hidden_segments(filled: FilledLike) -> NDArray[np.bool_]:
@@ -219,7 +228,7 @@ class _SegmentRidge:
             after = visible[place] - segment if place < len(visible) else 0
             if not before and not after:
                 continue
-            model = self._model(min(int(before), 3), min(int(after), 3))
+            model = self._model(min(int(before), FARTHEST), min(int(after), FARTHEST))
             around = [filled.tokens[visible[place - 1]].ravel()] if before else []
             around += [filled.tokens[visible[place]].ravel()] if after else []
             guess = model.predict(np.concatenate(around)[None])[0]
@@ -249,6 +258,7 @@ def score_edges(
     training: Sequence[NDArray[np.float32]],
     *,
     groups: Sequence[str] | None = None,
+    untrained: Sequence[FilledLike] | None = None,
     n_bootstraps: int = 1000,
     random_state: int = 0,
 ) -> list[PretextScore]:
@@ -262,31 +272,33 @@ def score_edges(
         score of the edges at.
     training : sequence of ndarray, (n_windows, n_pairs)
         Edges of the training part, for the mean graph.
-    groups, n_bootstraps, random_state
+    groups, untrained, n_bootstraps, random_state
         As in `score_samples`.
 
     Returns
     -------
     list of PretextScore
         Of ``model``, ``persistence`` (the window before), ``average`` (both windows), ``mean
-        graph`` of the training part, ``own mean graph`` of the recording, and ``gain``: the model
-        minus the best of the others. A gain means that the model knows something of the moment,
+        graph`` of the training part, ``own mean graph`` of the recording, ``gain``, and ``untrained``.
+        The gain is the model minus the best of the others. A gain means that the model knows something of the moment,
         which neither the people nor the recording tell on average.
     """
     mean_graph = np.concatenate(list(training)).mean(0)
-    names = ("model", "persistence", "average", "mean graph", "own mean graph")
+    names = ["model", "persistence", "average", "mean graph", "own mean graph", "gain"]
     rows = []
     for one in filled:
-        before, at, after, own = (one.tokens[:, i] for i in range(4))
+        first, at, last, own = (one.tokens[:, i] for i in range(4))
         mean = np.broadcast_to(mean_graph, at.shape)
-        guesses = (one.predicted, before, (before + after) / 2, mean, own)
+        guesses = (one.predicted, first, (first + last) / 2, mean, own)
         rows.append([_auc(at, guess).mean() for guess in guesses])
     table = np.array(rows)
-    if groups is not None:
-        _, index = np.unique(np.asarray(groups), return_inverse=True)
-        table = np.stack([table[index == i].mean(0) for i in range(index.max() + 1)])
+    table = _by_group(table, groups, mean=True)
     best = int(table[:, 1:].mean(0).argmax()) + 1
     table = np.column_stack([table, table[:, 0] - table[:, best]])
+    if untrained is not None:
+        names.append("untrained")
+        before = np.array([[_auc(one.tokens[:, 1], one.predicted).mean()] for one in untrained])
+        table = np.column_stack([table, _by_group(before, groups, mean=True)])
     means = bootstrap_means(table, n_bootstraps=n_bootstraps, random_state=random_state)
     bounds = np.quantile(means, [0.025, 0.975], axis=0)
     if len(table) < 2:
@@ -300,7 +312,7 @@ def score_edges(
             float(bounds[1, i]),
             len(table),
         )
-        for i, name in enumerate((*names, "gain"))
+        for i, name in enumerate(names)
     ]
 
 

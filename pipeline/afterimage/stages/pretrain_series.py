@@ -159,8 +159,6 @@ def pretext_scores(
     config: Config,
 ) -> list[PretextScore]:
     """Score what the model fills in, beside simple predictors and the untrained network."""
-    import dataclasses
-
     from afterimage.evaluation.pretext import score_edges, score_samples
 
     seed = config.random_state or 0
@@ -175,9 +173,8 @@ def pretext_scores(
     else:
         training = [model.tokens(one)[0] for one in train_part]
         score = score_samples
-    scores = score(model.fill_in(test_part, seed), training, **options)
-    before = score(untrained.fill_in(test_part, seed), training, **options)
-    return [*scores, dataclasses.replace(before[0], predictor="untrained")]
+    before = untrained.fill_in(test_part, seed)
+    return score(model.fill_in(test_part, seed), training, untrained=before, **options)
 
 
 def example_of(model: Any, test_part: list[Any], random_state: int) -> dict[str, np.ndarray]:
