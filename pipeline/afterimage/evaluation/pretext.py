@@ -278,9 +278,9 @@ def score_edges(
     Returns
     -------
     list of PretextScore
-        Of ``model``, ``persistence`` (the window before), ``average`` (both windows), ``mean
-        graph`` of the training part, ``own mean graph`` of the recording, ``gain``, and ``untrained``.
-        The gain is the model minus the best of the others. A gain means that the model knows something of the moment,
+        Of ``model``, ``persistence`` (the window before), ``average`` (both windows), ``mean graph``
+        of the training part, ``own mean graph`` of the recording, ``gain`` and ``untrained``. The gain
+        is the model minus the best of these rivals: that the model knows something of the moment,
         which neither the people nor the recording tell on average.
     """
     mean_graph = np.concatenate(list(training)).mean(0)
