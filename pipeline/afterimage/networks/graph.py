@@ -109,12 +109,13 @@ class GraphNetwork(nn.Module):
         logits = nodes @ nodes.transpose(-1, -2) / nodes.shape[-1] ** 0.5 + self.offset
         return torch.cat([logits, self.read(latents)], dim=-1)
 
-    def pool(self, latents: Tensor) -> Tensor:
+    def embed(self, tokens: Tensor, hidden: Tensor) -> Tensor:
         """Return the embedding of each graph (n, n_windows, n_features ** 2).
 
         The outer products of every node's own embedding with its latent, averaged: a mean of the
         latents alone would not tell which node has which.
         """
+        latents = self.encode(tokens, hidden)
         pooled = torch.einsum("rd,nwre->nwde", self.embedding, latents) / self.n_regions
         return pooled.flatten(2)
 

@@ -31,10 +31,6 @@ class SeriesNetwork(nn.Module):
         self.hidden_weight = hidden_weight
         self.predict = new_predictor(n_features)
 
-    def pool(self, latents: Tensor) -> Tensor:
-        """Return the mean latent of each segment (n, n_segments, n_features)."""
-        return latents.mean(2)
-
     def loss(self, predicted: Tensor, tokens: Tensor, hidden: Tensor, known: Tensor) -> Tensor:
         """Weighted mean squared error: w times that of hidden tokens, plus 1 - w times the rest.
 
@@ -90,13 +86,26 @@ class PatchNetwork(SeriesNetwork):
 
     def encode(self, tokens: Tensor, hidden: Tensor) -> Tensor:
         """Return latents (n, n_segments, n_places, n_features)."""
+        encoded = self.encoder(*self._patches(tokens, hidden))
+        return encoded.unflatten(1, (tokens.shape[1], -1))
+
+    def embed(self, tokens: Tensor, hidden: Tensor) -> Tensor:
+        """Return what all blocks make of each segment (n, n_segments, n_layers * n_features).
+
+        The mean over its places. What it takes to fill in is found in the middle of the network;
+        the last block has little more than the prediction.
+        """
+        layers = torch.cat(self.encoder.layers(*self._patches(tokens, hidden)), dim=-1)
+        return layers.unflatten(1, (tokens.shape[1], -1)).mean(2)
+
+    def _patches(self, tokens: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the tokens of the transformer, and their times."""
         n, n_segments, n_regions, _ = tokens.shape
         grid = (n, n_segments, n_regions // self.regions_per_patch)
         values = tokens.masked_fill(hidden[..., None], 0.0).reshape(*grid, -1)
         patches = self.value(values) + self.absent(hidden.reshape(*grid, -1).to(values.dtype))
         times = torch.arange(n_segments, device=tokens.device).repeat_interleave(grid[2])
-        encoded = self.encoder((patches + self.place).flatten(1, 2), times)
-        return encoded.view(*grid, -1)
+        return (patches + self.place).flatten(1, 2), times
 
     def decode(self, latents: Tensor) -> Tensor:
         """Return all tokens as the latents say (n, n_segments, n_regions, n_samples)."""
@@ -149,6 +158,14 @@ class StateNetwork(SeriesNetwork):
 
     def encode(self, tokens: Tensor, hidden: Tensor) -> Tensor:
         """Return the states of segments in context (n, n_segments, 1, n_features)."""
+        return self.context(*self._states(tokens, hidden))[:, :, None]
+
+    def embed(self, tokens: Tensor, hidden: Tensor) -> Tensor:
+        """Return what all blocks make of the states (n, n_segments, n_layers * n_features)."""
+        return torch.cat(self.context.layers(*self._states(tokens, hidden)), dim=-1)
+
+    def _states(self, tokens: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the state of each segment by itself, and their times."""
         n, n_segments, n_regions, _ = tokens.shape
         values = self.value(tokens.masked_fill(hidden[..., None], 0.0))
         values = torch.where(hidden[..., None], self.absent.to(values.dtype), values)
@@ -163,8 +180,7 @@ class StateNetwork(SeriesNetwork):
         weights = self.gather(self.embedding) * (10 / n_regions) ** 0.5  # (n_regions, n_pools)
         pooled = torch.einsum("rp,nrf->npf", weights, regions).flatten(1)
         states = self.state(pooled).view(n, n_segments, -1)
-        times = torch.arange(n_segments, device=tokens.device)
-        return self.context(states, times)[:, :, None]
+        return states, torch.arange(n_segments, device=tokens.device)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Return all tokens from states and embeddings (n, n_segments, n_regions, n_samples)."""

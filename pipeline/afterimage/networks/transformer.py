@@ -102,6 +102,13 @@ class Encoder(nn.Module):
 
     def forward(self, tokens: Tensor, times: Tensor | None = None) -> Tensor:
         """Encode tokens (n, n_tokens, n_features); same shape."""
+        encoded: Tensor = self.norm(self.layers(tokens, times)[-1])
+        return encoded
+
+    def layers(self, tokens: Tensor, times: Tensor | None = None) -> list[Tensor]:
+        """Return the tokens after each block, (n, n_tokens, n_features) each."""
+        found = []
         for block in self.blocks:
             tokens = block(tokens, times)
-        return self.norm(tokens)
+            found.append(tokens)
+        return found

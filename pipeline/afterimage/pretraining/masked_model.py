@@ -281,8 +281,8 @@ class MaskedModel:
         tokens, known = self.tokens(recording)
         with torch.inference_mode():
             hidden = torch.from_numpy(~known)[None]
-            latents = self.network_.encode(torch.from_numpy(tokens)[None], hidden)
-            values: NDArray[np.float32] = self.network_.pool(latents)[0].float().numpy()
+            found = self.network_.embed(torch.from_numpy(tokens)[None], hidden)[0]
+        values: NDArray[np.float32] = found.float().numpy()
         seen = known.any(1)
         return values[seen] if seen.any() else values
 

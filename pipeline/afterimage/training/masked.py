@@ -30,8 +30,8 @@ class MaskedNetwork(Protocol):
     def decode(self, latents: Tensor) -> Tensor:
         """Return the prediction of all tokens from the latents."""
 
-    def pool(self, latents: Tensor) -> Tensor:
-        """Return the embedding of each segment (n, n_segments, ...)."""
+    def embed(self, tokens: Tensor, hidden: Tensor) -> Tensor:
+        """Return what is made of each segment, for other tasks (n, n_segments, n_outputs)."""
 
     def predict(self, latents: Tensor) -> Tensor:
         """Return the prediction of the teacher's latents; same shape."""

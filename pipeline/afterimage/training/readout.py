@@ -54,13 +54,13 @@ def fit_readout(
             super().__init__()
             self.network = copy.deepcopy(network)
             with torch.inference_mode():
-                latents = network.pool(network.encode(*_pair(tokens[:1], known[:1])))
+                latents = network.embed(*_pair(tokens[:1], known[:1]))
             self.norm = nn.LayerNorm(latents.shape[-1])
             self.head = nn.Linear(latents.shape[-1], targets.shape[1])
             nn.init.zeros_(self.head.weight)
 
         def predict(self, values: Tensor, hidden: Tensor) -> Tensor:
-            latents = self.network.pool(self.network.encode(values, hidden)).mean(1)
+            latents = self.network.embed(values, hidden).mean(1)
             predicted: Tensor = self.head(self.norm(latents))
             return predicted
 
