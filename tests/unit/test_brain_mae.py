@@ -51,7 +51,7 @@ def learned(n_regions: int, n_modules: int, **more: Any) -> dict[str, float]:
 
 
 def test_modules_show_in_the_embeddings() -> None:
-    found = learned(12, 3, segment_volumes=3, n_features=24, n_heads=2, n_steps=220, batch_size=12)
+    found = learned(12, 3, segment_volumes=3, n_features=24, n_heads=2, n_steps=360, batch_size=12)
     assert abs(found["corr before"]) < 0.2
     assert found["ari before"] < 0.3
     assert found["corr after"] > 0.5
