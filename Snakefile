@@ -18,6 +18,7 @@ wildcard_constraints:
     seg="[a-zA-Z0-9]+",
     split="train|test",
     decoder="[a-zA-Z0-9]+",
+    model="[a-zA-Z0-9]+",
     ses="(ses-[a-zA-Z0-9+]+/)?",
     datatype="eeg|meg",
     ents="(_(?!desc-|space-|res-|den-|stat-|seg-|atlas-)[a-z]+-[a-zA-Z0-9+]+)*",
@@ -28,6 +29,7 @@ include: "workflows/rules/preprocess.smk"
 include: "workflows/rules/connectivity.smk"
 include: "workflows/rules/decode.smk"
 include: "workflows/rules/reconstruct.smk"
+include: "workflows/rules/pretrain.smk"
 include: "workflows/rules/evaluate.smk"
 include: "workflows/rules/report.smk"
 

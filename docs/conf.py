@@ -42,8 +42,10 @@ ROOMS = {
     "decoding": "Responses to features",
     "reconstruction": "Features to pictures",
     "evaluation": "Scores, chance and audit",
+    "pretraining": "Masked models of series",
     "training": "Training of networks",
     "networks": "What networks have in common",
+    "signal": "Mathematics of series",
 }
 KINDS = {
     "feature": "Features",

@@ -44,6 +44,7 @@ SHARED = {
     "subject_trials",
     *("series_files", "report_connectivity"),
     *("report_stages", "report_recordings", "report_scans", "report_pictures"),
+    *("series_recordings", "report_pretraining"),
 }
 #: Rules that run a stage once more, over all subjects, and the stage.
 OVER_SUBJECTS = {"decode_group_conditions": "decode_conditions"}

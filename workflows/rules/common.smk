@@ -287,6 +287,30 @@ def compared_networks():
     trained = SETTINGS.section("train_decoder")["decoders"]
     own = SETTINGS.section("evaluate_subjects")["decoders"]
     return {name: trained[name] for name in NETWORKS} | own
+def one_model(wildcards):
+    """Return only the masked model of this job, so that editing another one does not rerun it."""
+    section = SETTINGS.section("pretrain_series")["models"]
+    return {wildcards.model: section[wildcards.model]}
+
+
+def group_series(wildcards):
+    """Return the series of all people over one set of regions."""
+    return [
+        file
+        for subject in SERIES
+        if wildcards.seg in SERIES[subject]
+        for file in series_files(subject, wildcards.seg)
+    ]
+
+
+def pretraining_tables():
+    """Return the tables of every masked model and set of regions, where pretraining is asked for."""
+    if not SETTINGS.pretrain_series.enabled:
+        return []
+    endings = ["pretext.tsv", *(["probes.tsv"] if SETTINGS.probe_series.labels else [])]
+    segs = sorted({seg for subject in SERIES for seg in SERIES[subject]})
+    pattern = "group/pretraining/seg-{seg}_desc-{model}_{ending}"
+    return collect(pattern, seg=segs, model=SETTINGS.pretrain_series.models, ending=endings)
 
 
 def stage_command(stage):
@@ -350,6 +374,8 @@ def targets(until):
         files |= set(GROUP_CONDITIONS)
     if "evaluate" in wanted and COMPARED:
         files.add("group/subjects.tsv")
+    if "evaluate" in wanted and config.get("group", True):
+        files |= set(pretraining_tables())
     group = until == "report" and SUBJECTS and config.get("group", True)
     return [*sorted(files), "group.html"] if group else sorted(files)
 

@@ -27,6 +27,7 @@ rule report_group:
         conditions=GROUP_CONDITIONS,
         subjects=["group/subjects.tsv"] if COMPARED else [],
         connectivity="group/connectivity.tsv" if SERIES else [],
+        pretraining=pretraining_tables(),
     output:
         report=report("group.html", caption="../report/group.rst", category="Group"),
         metrics="group/metrics.tsv",

@@ -10,6 +10,7 @@ from afterimage.decoding.conditions.registry import CLASSIFIERS
 from afterimage.decoding.registry import DECODERS
 from afterimage.features.registry import ENCODERS
 from afterimage.preprocess.fmri.registry import ESTIMATORS
+from afterimage.pretraining.registry import MASKED_MODELS
 from afterimage.reconstruction.registry import RECONSTRUCTIONS
 
 
@@ -23,7 +24,10 @@ def list_methods() -> list[dict[str, Any]]:
         model folders it reads; ``check``, the test that tells it from a toy.
     """
     methods = []
-    for registry in (ESTIMATORS, CONNECTIVITY, CLASSIFIERS, ENCODERS, DECODERS, RECONSTRUCTIONS):
+    for registry in (
+        *(ESTIMATORS, CONNECTIVITY, CLASSIFIERS, MASKED_MODELS),
+        *(ENCODERS, DECODERS, RECONSTRUCTIONS),
+    ):
         for name in registry.names():
             module = sys.modules[registry.get(name).__module__]
             fields = registry.settings(name).model_fields

@@ -13,8 +13,8 @@ from afterimage.stages.connect import Config as Connect
 from afterimage.stages.decode_conditions import Config as DecodeConditions
 from afterimage.stages.epoch_meeg import Config as EpochMeeg
 from afterimage.stages.evaluate import Config as Evaluate
-from afterimage.stages.evaluate_subjects import Config as EvaluateSubjects
 from afterimage.stages.evaluate_connectivity import Config as EvaluateConnectivity
+from afterimage.stages.evaluate_subjects import Config as EvaluateSubjects
 from afterimage.stages.evaluate_time import Config as EvaluateTime
 from afterimage.stages.extract_features import Config as ExtractFeatures
 from afterimage.stages.extract_series import Config as ExtractSeries
@@ -22,6 +22,8 @@ from afterimage.stages.fit_responses import Config as FitResponses
 from afterimage.stages.parcellate import Config as Parcellate
 from afterimage.stages.prepare_responses import Config as PrepareResponses
 from afterimage.stages.prepare_series import Config as PrepareSeries
+from afterimage.stages.pretrain_series import Config as PretrainSeries
+from afterimage.stages.probe_series import Config as ProbeSeries
 from afterimage.stages.reconstruct import Config as Reconstruct
 from afterimage.stages.reference_bold import Config as ReferenceBold
 from afterimage.stages.report_group import Config as ReportGroup
@@ -37,6 +39,7 @@ NAMED_ENTRIES = (
     ("reconstruct", "methods"),
     ("decode_conditions", "classifiers"),
     ("evaluate_subjects", "decoders"),
+    ("pretrain_series", "models"),
 )
 
 
@@ -65,6 +68,8 @@ class Config(Settings):
     evaluate_time: EvaluateTime = EvaluateTime()
     evaluate_subjects: EvaluateSubjects = EvaluateSubjects()
     evaluate_connectivity: EvaluateConnectivity = EvaluateConnectivity()
+    pretrain_series: PretrainSeries = PretrainSeries()
+    probe_series: ProbeSeries = ProbeSeries()
     report_subject: ReportSubject = ReportSubject()
     report_group: ReportGroup = ReportGroup()
 
@@ -76,6 +81,17 @@ class Config(Settings):
                 raise ValueError(
                     f"the decoder name {name!r} must be letters and digits only (it becomes part "
                     "of file names), and not 'ceiling'"
+                )
+        return section
+
+    @field_validator("pretrain_series")
+    @classmethod
+    def _model_names(cls, section: PretrainSeries) -> PretrainSeries:
+        for name in section.models:
+            if not name.isalnum() or not name.isascii():
+                raise ValueError(
+                    f"the model name {name!r} must be letters and digits only (it becomes part of "
+                    "file names)"
                 )
         return section
 

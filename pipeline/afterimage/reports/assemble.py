@@ -38,6 +38,7 @@ from afterimage.reports.labels import (
 )
 from afterimage.reports.model import GroupReport, SubjectReport
 from afterimage.reports.page import Figure, Image, Panel, Section
+from afterimage.reports.pretraining_words import pretraining_view
 from afterimage.reports.scan_words import onset_warning
 from afterimage.reports.time_words import alarm_warning
 
@@ -128,6 +129,7 @@ def assemble_group(report: GroupReport) -> str:
         "group_scores": {"table": scores, "n_left_out": n_left_out} if pictures else None,
         "group_subjects": comparison.view(report),
         "group_connectivity": connectivity_tables.group_view(report.connectivity),
+        "pretraining": pretraining_view(report.pretraining),
         "group_linter": {
             "failed": [check for check in checks if not check.get("ok")],
             "summary": _linter_summary(checks),

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from afterimage.reports.connectivity import Connectivity
+from afterimage.reports.pretraining import PretrainedModel
 from afterimage.reports.provenance import ConfigChange, Exclusion, StageError, StageRun
 from afterimage.reports.recordings import ConditionScore, Recordings, TimeResolved
 from afterimage.reports.scans import ScanQuality
@@ -324,6 +325,8 @@ class GroupReport:
         Only `name`, `version` and `cites` are used.
     dataset, created, run_id, versions, command, config_changes, config_hash
         As in `SubjectReport`.
+    pretraining : sequence of PretrainedModel
+        Masked models of the series of all people.
     headline_metric, facts
         As in `SubjectReport`.
     connectivity : sequence of Connectivity
@@ -345,6 +348,7 @@ class GroupReport:
     command: str = ""
     config_changes: Sequence[ConfigChange] = ()
     config_hash: str = ""
+    pretraining: Sequence[PretrainedModel] = ()
     headline_metric: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
     connectivity: Sequence[Connectivity] = ()

@@ -22,6 +22,7 @@ from afterimage.reports.time_words import alarm_warning
 from afterimage.settings import StageConfig
 from afterimage.stages import evaluate_connectivity, evaluate_subjects, report_stages
 from afterimage.stages.report_connectivity import read_group_connectivity
+from afterimage.stages.report_pretraining import read_pretraining
 from afterimage.stages.report_time import read_condition_notes, read_conditions, read_timing
 
 VERSION = 3
@@ -54,6 +55,7 @@ class Inputs:
     conditions: Path | None = None
     subjects: Path | None = None
     connectivity: Path | None = None
+    pretraining: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,7 @@ def build(root: Path, config: Config) -> str:
             command="afterimage BIDS_DIR OUT_DIR participant",
             config_changes=[ConfigChange(*map(str, change)) for change in config.changes],
             headline_metric=config.headline_metric,
+            pretraining=read_pretraining(root / "group" / "pretraining"),
             facts=report_stages.facts(config.sections),
         )
     )

@@ -50,6 +50,8 @@ STAGES = (
     "evaluate_time",
     "evaluate_subjects",
     "evaluate_connectivity",
+    "pretrain_series",
+    "probe_series",
     "report_subject",
     "report_group",
 )

@@ -182,7 +182,9 @@ def train(
     average = {k: p.detach().clone() for k, p in parameters.items()}
     losses = np.zeros(settings.n_steps, np.float32)
     done = 0
-    kept = (parameters, average, optimizer, losses, early_stopping)
+    # What is no trained weight but changes all the same, such as a teacher or a running mean.
+    others = {k: t for k, t in objective.state_dict().items() if k not in parameters}
+    kept = (parameters, others, average, optimizer, losses, early_stopping)
     if checkpoint_folder is not None:
         done = load_checkpoint(checkpoint_folder, *kept)
     share = slice(accelerator.process_index, None, accelerator.num_processes)
@@ -254,6 +256,7 @@ def save_checkpoint(
     folder: Path,
     step: int,
     parameters: dict[str, nn.Parameter],
+    others: dict[str, Tensor],
     average: dict[str, Tensor],
     optimizer: torch.optim.Optimizer,
     losses: NDArray[np.float32],
@@ -268,6 +271,7 @@ def save_checkpoint(
 
     tensors: dict[str, Tensor] = {"losses": torch.from_numpy(losses.copy())}
     tensors |= {f"weight/{k}": p.detach().cpu().contiguous() for k, p in parameters.items()}
+    tensors |= {f"other/{k}": t.detach().cpu().contiguous() for k, t in others.items()}
     tensors |= {f"average/{k}": t.cpu().contiguous() for k, t in average.items()}
     for number, state in optimizer.state_dict()["state"].items():
         for name, tensor in state.items():
@@ -285,6 +289,7 @@ def save_checkpoint(
 def load_checkpoint(
     folder: Path,
     parameters: dict[str, nn.Parameter],
+    others: dict[str, Tensor],
     average: dict[str, Tensor],
     optimizer: torch.optim.Optimizer,
     losses: NDArray[np.float32],
@@ -303,6 +308,8 @@ def load_checkpoint(
     _copy_into(parameters, {key: tensors[f"weight/{key}"] for key in parameters})
     for key, mean in average.items():
         mean.copy_(tensors[f"average/{key}"])
+    for key, other in others.items():
+        other.copy_(tensors[f"other/{key}"])
     state: dict[int, dict[str, Any]] = {}
     for key, tensor in tensors.items():
         if key.startswith("optimizer/"):

@@ -12,6 +12,7 @@ from afterimage.reports.figures import (
     evoked,
     group,
     meeg,
+    pretraining,
     responses,
     scans,
     subjects,
@@ -64,4 +65,6 @@ GROUP_FIGURES: Mapping[str, Callable[[GroupReport], list[Panel]]] = {
     "group_similarity": connectivity.similarity_panels,
     "group_matrices": connectivity.matrix_panels,
     "group_connectome": connectivity.connectome_panels,
+    "pretext": pretraining.pretext_panels,
+    "probes": pretraining.probe_panels,
 }
