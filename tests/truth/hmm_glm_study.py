@@ -36,7 +36,7 @@ class Planted:
 
 def plant(seed: int, n_sequences: int, stay: float = 0.98) -> Planted:
     rng = np.random.default_rng(seed)
-    shared = rng.choice([-1, 0, 1], size=(N, N), p=[0.25, 0.5, 0.25])
+    shared = rng.choice([-1, 0, 1], size=(N, N), p=[0.1, 0.8, 0.1])
     adjacency = np.repeat(shared[None], S, axis=0)
     flips = rng.random(adjacency.shape) < 0.2
     adjacency[flips] = rng.choice([-1, 0, 1], size=int(flips.sum()))
