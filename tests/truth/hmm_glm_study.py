@@ -51,7 +51,9 @@ def plant(seed: int, n_sequences: int, stay: float = 0.98) -> Planted:
     for t in range(T):
         if t:
             draw = rng.random((n_sequences, 1))
-            states[:, t] = (draw > np.cumsum(transition[states[:, t - 1]], 1)).sum(1).clip(0, S - 1)
+            states[:, t] = (
+                (draw > np.cumsum(transition[states[:, t - 1]], 1)).sum(1).clip(0, S - 1)
+            )
         past = sum(
             (basis[k - 1] * counts[:, t - k] for k in range(1, min(K, t) + 1)),
             np.zeros((n_sequences, N)),
@@ -79,7 +81,7 @@ def measure(planted: Planted, n_train: int, prior: Prior, **settings: int) -> di
 
 
 def reference(planted: Planted, n_train: int) -> dict[str, float]:
-    """The oracle's held-out likelihood and state accuracy, and the likelihood of one state."""
+    """Return the oracle's likelihood and state accuracy, and the likelihood of one state."""
     test, oracle = planted.counts[n_train:], planted.oracle()
     plain = HMMGLM(n_states=1, prior="none", n_lags=K, n_restarts=1, n_iterations=10).fit(
         planted.counts[:n_train]

@@ -13,7 +13,7 @@ def smoothed(noise: np.ndarray) -> np.ndarray:
 
 
 def covariance_factors(n_states: int, n_units: int, seed: int) -> np.ndarray:
-    """Loadings of units on a few common sources, different in each state."""
+    """Return loadings of units on a few common sources, different in each state."""
     rng = np.random.default_rng(seed)
     factors = []
     for _ in range(n_states):

@@ -16,7 +16,7 @@ from afterimage.signal.surrogates import p_above, phase_randomised
 from afterimage.signal.windows import window_starts
 
 sys.path.insert(0, str(Path(__file__).parent))
-from switching_example import stationary, switching  # noqa: E402
+from switching_example import stationary, switching
 
 WIDTH, STEP = 30, 6
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from hmm_glm_study import measure, plant, reference  # noqa: E402
+from hmm_glm_study import measure, plant, reference
 
 
 def test_the_gaussian_prior_beats_the_naive_model_with_three_trials() -> None:

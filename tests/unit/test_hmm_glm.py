@@ -37,13 +37,18 @@ def test_the_likelihood_is_the_sum_over_all_paths(link: str) -> None:
     if link == "identity":
         emission = norm.logpdf(values[0], rates).sum(-1)
     else:
-        function = {"sigmoid": lambda x: 1 / (1 + np.exp(-x)), "softplus": lambda x: np.log1p(np.exp(x))}
+        function = {
+            "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+            "softplus": lambda x: np.log1p(np.exp(x)),
+        }
         emission = poisson.logpmf(values[0], function[link](rates)).sum(-1)
     filtered = np.log(model.initial_) + emission[:, 0]
     for t in range(1, n_times):
         step = filtered[:, None] + np.log(model.transition_)
         filtered = np.logaddexp(*step) + emission[:, t]
-    assert model.log_likelihood(values) == pytest.approx(np.logaddexp(*filtered) / n_times, rel=1e-5)
+    assert model.log_likelihood(values) == pytest.approx(
+        np.logaddexp(*filtered) / n_times, rel=1e-5
+    )
 
 
 def test_a_switching_autoregression_is_found_in_continuous_series() -> None:
@@ -53,7 +58,9 @@ def test_a_switching_autoregression_is_found_in_continuous_series() -> None:
     values = np.zeros((3, 300, 2))
     for t in range(1, 300):
         values[:, t] = values[:, t - 1] @ weights[states[t]].T + 0.5 * rng.standard_normal((3, 2))
-    model = HMMGLM(n_states=2, link="identity", n_lags=1, n_restarts=3, n_iterations=15).fit(values)
+    model = HMMGLM(n_states=2, link="identity", n_lags=1, n_restarts=3, n_iterations=15).fit(
+        values
+    )
     found = model.state_posterior(values).argmax(-1)
     accuracy = (found == states).mean()
     assert max(accuracy, 1 - accuracy) > 0.9

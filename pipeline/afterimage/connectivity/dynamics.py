@@ -122,9 +122,7 @@ def surrogate_null(
     return Null(*(np.array(values) for values in (variance, explained, switches, occupancy)))
 
 
-def cluster(
-    windows: Windows, n_states: int, n_components: int, random_state: int
-) -> WindowStates:
+def cluster(windows: Windows, n_states: int, n_components: int, random_state: int) -> WindowStates:
     """Cluster windows into a given number of states."""
     return find_window_states(
         windows.correlations, windows.groups, candidates=(n_states,), n_components=n_components,

@@ -116,7 +116,9 @@ def held_out_gain(series: np.ndarray, n_states: int, **settings: Any) -> float:
 def _runs(good: np.ndarray) -> list[np.ndarray]:
     """Rows of every unbroken stretch of good samples, of two or more."""
     rows = np.flatnonzero(good)
-    return [part for part in np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1) if len(part) > 1]
+    return [
+        part for part in np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1) if len(part) > 1
+    ]
 
 
 def _components(values: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:

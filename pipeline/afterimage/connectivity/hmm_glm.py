@@ -10,10 +10,12 @@ mean with ``prior_sd``), ``one_hot`` (W = (a_exc - a_inh) softplus(strength), a 
 inhibitory, none and excitatory; a prior shared by the states says which is likely for a pair).
 
 What differs: the prior of a is the bounded categorical sum a log p0, as the density of the
-Gumbel-softmax has no upper bound; the one-hot model starts from the Gaussian fit; all restarts
-are fitted side by side as one more axis; the best is chosen by its training likelihood plus log
-prior, with the hard choice of a that is used for prediction; link ``identity`` makes it a
-switching autoregression with Gaussian noise, for continuous series.
+Gumbel-softmax has no upper bound, with p0 in closed form from the choices of all states and
+``sparsity`` counts of none, so that an edge must earn its place; strengths are half-normal. The
+one-hot model starts from the Gaussian fit and ends with rounds in which the hard choice, which
+predicts, is held. All restarts are fitted side by side as one more axis; the best is chosen by its
+training likelihood plus log prior; link ``identity`` makes it a switching autoregression with
+Gaussian noise, for continuous series.
 """
 
 from __future__ import annotations
@@ -79,6 +81,8 @@ class HMMGLM:
         Whether a unit's own past has a weight.
     prior_sd : float
         Spread of the couplings of a state about their mean over states (``gaussian``).
+    sparsity, strength_sd : float
+        Counts of none that every pair starts with, and scale of the strengths (``one_hot``).
     n_restarts, n_iterations, n_steps : int
         Starts; rounds of expectation and maximisation; gradient steps of a maximisation.
     learning_rate : float
@@ -102,6 +106,8 @@ class HMMGLM:
     n_lags: int = 5
     self_coupling: bool = True
     prior_sd: float = 1 / 3
+    sparsity: float = 2.0
+    strength_sd: float = 2.0
     n_restarts: int = 5
     n_iterations: int = 40
     n_steps: int = 20
@@ -123,6 +129,7 @@ class HMMGLM:
         fit.run(first)
         if self.prior == "one_hot":
             fit.run("one_hot")
+            fit.run("one_hot", hard=True)
         fit.finish()
         return self
 
@@ -254,29 +261,29 @@ class _Fit:
             return np.asarray(np.log(mean / (1 - mean)))
         return np.asarray(np.log(np.expm1(mean)))
 
-    def run(self, prior: Prior) -> None:
+    def run(self, prior: Prior, *, hard: bool = False) -> None:
         """Alternate between the posterior of the states and gradient steps on the couplings."""
         import torch
 
         self.prior = prior
-        if prior == "one_hot":
+        if prior == "one_hot" and not hard:
             self._split_weights()
+        n_rounds = max(1, self.model.n_iterations // (4 if hard else 1))
         for value in self.parameters.values():
             value.requires_grad_(True)
         # One optimiser for all rounds, so that steps keep their length from round to round.
         optimizer = torch.optim.Adam(self.parameters.values(), lr=self.model.learning_rate)
-        for round_ in range(self.model.n_iterations):
-            rate = self.model.learning_rate * min(
-                1.0, 2.5 * (1 - round_ / self.model.n_iterations)
-            )
+        for round_ in range(n_rounds):
+            # Full steps at first, then ever smaller ones.
+            share = min(1.0, 2.5 * (1 - round_ / n_rounds))
             for group in optimizer.param_groups:
-                group["lr"] = rate
-            states = self._expect()
+                group["lr"] = self.model.learning_rate * share
+            states = self._expect(hard=hard)
             for _ in range(self.model.n_steps):
                 optimizer.zero_grad()
-                log_emission = self._emission(self._weights(noise=True))
+                log_emission = self._emission(self._weights(noise=not hard, hard=hard))
                 # Restarts do not meet: the sum of their losses has each one's own gradient.
-                (-(states * log_emission).sum() - self._log_prior().sum()).backward()
+                (-(states * log_emission).sum() - self._log_prior(hard=hard).sum()).backward()
                 optimizer.step()
         for value in self.parameters.values():
             value.requires_grad_(False)
@@ -287,12 +294,12 @@ class _Fit:
             self.model.link,
         )  # fmt: skip
 
-    def _expect(self) -> Tensor:
+    def _expect(self, *, hard: bool) -> Tensor:
         """Posterior of the states, (R, B, T, S); the transitions and the noise in closed form."""
         import torch
 
         with torch.no_grad():
-            weights = self._weights()
+            weights = self._weights(hard=hard)
             emission = self._emission(weights).double().numpy()
             found = forward_backward(emission, self.initial, self.transition)
             pairs = found.transitions + 1e-2
@@ -327,7 +334,7 @@ class _Fit:
     def _log_prior(self, *, hard: bool = False) -> Tensor:
         """Log prior of the couplings of every restart, (R,)."""
         import torch
-        from torch.nn.functional import log_softmax, one_hot, softmax
+        from torch.nn.functional import one_hot, softmax, softplus
 
         if self.prior == "none" or self.model.n_states == 1:
             return torch.zeros(self.model.n_restarts)
@@ -337,8 +344,13 @@ class _Fit:
             return -0.5 * ((weights - centre) / self.model.prior_sd).square().sum((1, 2, 3))
         logits = self.parameters["logits"]
         choice = one_hot(logits.argmax(-1), 3).to(logits.dtype) if hard else softmax(logits, -1)
-        shared = log_softmax(self.parameters["shared"], -1)[:, None]  # (R, 1, N, N, 3)
-        return ((choice * shared).sum(-1) * self.mask).sum((1, 2, 3))
+        none = self.model.sparsity * torch.tensor([0.0, 1.0, 0.0])
+        counts = choice.sum(1) + none + 0.1  # (R, N, N, 3)
+        shared = torch.log(counts / counts.sum(-1, keepdim=True))
+        edges = (choice * shared[:, None]).sum((1, -1)) + (none * shared).sum(-1)  # (R, N, N)
+        scaled = softplus(self.parameters["strength"]) / self.model.strength_sd
+        strength = -0.5 * (scaled.square() * (1 - choice[..., 1]) * self.mask).sum((1, 2, 3))
+        return (edges * self.mask).sum((1, 2)) + strength
 
     def _split_weights(self) -> None:
         """Turn couplings of the Gaussian fit into choices, strengths and the shared prior."""
@@ -352,7 +364,6 @@ class _Fit:
         self.parameters = {
             "logits": logits,
             "strength": torch.log(torch.expm1(size.clamp_min(0.2))),
-            "shared": logits.mean(1),
             "bias": self.parameters["bias"].detach(),
         }
 

@@ -86,9 +86,7 @@ def principal_components(values: np.ndarray, n: int) -> tuple[np.ndarray, np.nda
     return mean, axes / np.maximum(np.linalg.norm(axes, axis=1, keepdims=True), 1e-12)
 
 
-def time_folds(
-    groups: np.ndarray, n_folds: int, gap: int
-) -> list[tuple[np.ndarray, np.ndarray]]:
+def time_folds(groups: np.ndarray, n_folds: int, gap: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return folds of stretches: whole recordings if there are enough of them, else parts of time.
 
     Parameters
@@ -161,8 +159,12 @@ def find_window_states(
         best = int(np.argmax(scores.mean(0)))
         # The smallest number that the folds cannot tell from the best.
         lag = scores - scores[:, [best]]
-        error = lag.std(0, ddof=1) / np.sqrt(len(folds)) if len(folds) > 1 else np.zeros(len(lag.T))
-        n_states = next(k for k, d, e in zip(candidates, lag.mean(0), error, strict=True) if d >= -e)
+        error = (
+            lag.std(0, ddof=1) / np.sqrt(len(folds)) if len(folds) > 1 else np.zeros(len(lag.T))
+        )
+        n_states = next(
+            k for k, d, e in zip(candidates, lag.mean(0), error, strict=True) if d >= -e
+        )
     else:
         n_states = candidates[0]
     mean, axes = principal_components(values, n_components)

@@ -2,9 +2,10 @@
 
 What differs: neighbouring windows share all but a few samples, so the scatter matrix of a window is
 that of the window before, plus and minus one outer product a sample (Welford 1962,
-doi:10.1080/00401706.1962.10490022). It is computed anew at the start of every chunk, in double
-precision, so rounding cannot add up. Results come chunk by chunk: memory does not grow with the
-length of the series. Windows should be no shorter than the longest period that is left in the series
+doi:10.1080/00401706.1962.10490022). A chunk starts from a matrix computed anew in double precision;
+what has changed since then is kept apart in single precision, and a chunk ends early where a unit
+has become much quieter, so rounding stays below 1e-6. Results come chunk by chunk: memory does not
+grow with the length of the series. Windows should be no shorter than the longest period that is left in the series
 (Leonardi and Van De Ville 2015, doi:10.1016/j.neuroimage.2014.09.007): `high_pass_to_window`.
 """
 
@@ -13,12 +14,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from afterimage.errors import InputError
 
+#: A chunk ends where the variance of a unit falls below its peak in the chunk divided by this.
+MAX_FALL = 4.0
+#: Columns of the scatter matrix that are worked on at a time, for the cache.
+TILE = 1024
 #: A unit whose variance in a window is below this share of its variance overall is constant there.
 FLAT = 1e-9
 
@@ -132,30 +138,35 @@ def sliding_correlations(
     if not kept.any():
         raise InputError("all samples of a series are censored", fix="leave this recording out")
     values = np.where(kept[:, None], values - values[kept].mean(axis=0), 0.0)
-    floor = FLAT * np.square(values).sum(axis=0) / kept.sum()
+    spread = np.sqrt(np.square(values).sum(axis=0) / kept.sum())
+    values /= np.where(spread > 0, spread, 1.0)
     # Rolling costs a step's samples, a fresh product the window's.
     n_chunk = n_windows_chunk if 2 * step < width else 1
     plan, roll = _kernels()
     n_units = values.shape[1]
     buffer = np.empty((min(n_chunk, len(starts)), n_edges(n_units)), np.float32)
     borders = np.round(np.sqrt(np.linspace(0, 1, n_threads + 1)) * n_units).astype(int)
-    parts = [(max(low, 1), high) for low, high in zip(borders[:-1], borders[1:], strict=True)]
-    weights = kept.astype(np.float64)
+    parts = [(max(low, 1), high) for low, high in pairwise(borders)]
+    weights, first = kept.astype(np.float64), 0
     with ThreadPoolExecutor(n_threads) as pool:
-        for first in range(0, len(starts), n_chunk):
-            chunk = slice(first, min(first + n_chunk, len(starts)))
-            out = buffer[: chunk.stop - first]
+        while first < len(starts):
             begin = int(starts[first])
             inside = values[begin : begin + width][kept[begin : begin + width]]
-            centred = inside - inside.mean(axis=0) if len(inside) else inside
-            scatter = centred.T @ centred
             mean = inside.mean(axis=0) if len(inside) else np.zeros(n_units)
-            planned = plan(
-                values, weights, begin, width, step, len(out), mean, np.diag(scatter).copy(),
-                float(len(inside)), floor, min_kept,
+            scatter = (inside - mean).T @ (inside - mean)
+            added, gone, inverse, n = plan(
+                values, weights, begin, width, step, min(n_chunk, len(starts) - first), mean,
+                np.diag(scatter).copy(), float(len(inside)), min_kept,
             )  # fmt: skip
-            list(pool.map(lambda rows: roll(scatter, *planned, out, *rows, step), parts))  # noqa: B023
-            yield chunk, out
+            anchor, out = scatter.astype(np.float32), buffer[:n]
+            jobs = [
+                pool.submit(roll, anchor, added, gone, inverse, out, low, high, step)
+                for low, high in parts
+            ]
+            for job in jobs:
+                job.result()
+            yield slice(first, first + n), out
+            first += n
 
 
 @cache
@@ -166,23 +177,24 @@ def _kernels() -> tuple[Any, Any]:
     compiled = numba.njit(nogil=True, fastmath={"contract"}, error_model="numpy")
 
     @compiled
-    def plan(values, weights, begin, width, step, n_windows, mean, scatter, n, floor, min_kept):  # type: ignore[no-untyped-def]
+    def plan(values, weights, begin, width, step, n_windows, mean, scatter, n, min_kept):  # type: ignore[no-untyped-def]
         # Adding x to n samples of mean m adds n/(n+1) (x-m)(x-m)' to the scatter; taking away x
         # of n samples subtracts n/(n-1) (x-m)(x-m)'. Row t * step + k belongs to window t.
         n_units = values.shape[1]
-        added = np.zeros((n_windows * step, n_units))
-        gone = np.zeros((n_windows * step, n_units))
-        inverse = np.empty((n_windows, n_units))
+        added = np.zeros((n_windows * step, n_units), np.float32)
+        gone = np.zeros((n_windows * step, n_units), np.float32)
+        inverse = np.empty((n_windows, n_units), np.float32)
+        peak = scatter.copy()
         for t in range(n_windows):
             for k in range(step if t else 0):
-                row = t * step + k
-                old = begin + (t - 1) * step + k
+                row, old = t * step + k, begin + (t - 1) * step + k
                 if weights[old + width] > 0:
                     factor = np.sqrt(n / (n + 1))
                     for j in range(n_units):
                         difference = values[old + width, j] - mean[j]
                         added[row, j] = factor * difference
-                        scatter[j] += added[row, j] ** 2
+                        scatter[j] += (factor * difference) ** 2
+                        peak[j] = max(peak[j], scatter[j])
                         mean[j] += difference / (n + 1)
                     n += 1
                 if weights[old] > 0:
@@ -190,39 +202,55 @@ def _kernels() -> tuple[Any, Any]:
                     for j in range(n_units):
                         difference = values[old, j] - mean[j]
                         gone[row, j] = factor * difference
-                        scatter[j] -= gone[row, j] ** 2
+                        scatter[j] -= (factor * difference) ** 2
                         mean[j] -= difference / (n - 1) if n > 1 else mean[j]
                     n -= 1
             for j in range(n_units):
-                good = scatter[j] > floor[j] * n and n >= min_kept
+                good = scatter[j] > FLAT * n and n >= min_kept
+                if good and t and peak[j] > MAX_FALL * scatter[j]:
+                    return added[: t * step], gone[: t * step], inverse[:t], t
                 inverse[t, j] = 1 / np.sqrt(scatter[j]) if good else np.nan
-        return added, gone, inverse
+        return added, gone, inverse, n_windows
 
     @compiled
-    def update(row, added, gone, a, g):  # type: ignore[no-untyped-def]
-        for j in range(row.size):
-            row[j] = row[j] + a * added[j] - g * gone[j]
+    def update(state, added, gone, a, g):  # type: ignore[no-untyped-def]
+        for j in range(added.size):
+            state[TILE + j] = state[TILE + j] + a * added[j] - g * gone[j]
 
     @compiled
-    def write(row, line, added, gone, inverse, a, g, scale):  # type: ignore[no-untyped-def]
-        for j in range(row.size):
-            value = row[j] + a * added[j] - g * gone[j]
-            row[j] = value
-            line[j] = value * (scale * inverse[j])
+    def write(state, line, added, gone, inverse, a, g, scale):  # type: ignore[no-untyped-def]
+        # The state is the anchor, then what has changed since: one array, whose parts the
+        # compiler can tell apart.
+        for j in range(line.size):
+            changed = state[TILE + j] + a * added[j] - g * gone[j]
+            state[TILE + j] = changed
+            line[j] = (state[j] + changed) * (scale * inverse[j])
 
     @compiled
-    def roll(scatter, added, gone, inverse, out, low, high, step):  # type: ignore[no-untyped-def]
-        # Eight rows of the scatter at a time stay in the cache over all windows.
-        for first in range(low, high, 8):
-            for t in range(len(out)):
-                last = t * step + step - 1
-                for i in range(first, min(first + 8, high)):
-                    row, edge = scatter[i, :i], i * (i - 1) // 2
-                    for k in range(t * step, last):
-                        update(row, added[k, :i], gone[k, :i], added[k, i], gone[k, i])
-                    write(
-                        row, out[t, edge : edge + i], added[last, :i], gone[last, :i],
-                        inverse[t, :i], added[last, i], gone[last, i], inverse[t, i],
-                    )  # fmt: skip
+    def roll(anchor, added, gone, inverse, out, low, high, step):  # type: ignore[no-untyped-def]
+        # Eight rows at a time stay in the cache over all windows of the chunk.
+        states = np.empty((8, 2 * TILE), np.float32)
+        for left in range(0, high, TILE):
+            for first in range(max(low, left + 1), high, 8):
+                last = min(first + 8, high)
+                for i in range(first, last):
+                    right = min(i, left + TILE)
+                    states[i - first, : right - left] = anchor[i, left:right]
+                    states[i - first, TILE:] = 0
+                for t in range(len(out)):
+                    final = t * step + step - 1
+                    for i in range(first, last):
+                        right, edge = min(i, left + TILE), i * (i - 1) // 2
+                        state = states[i - first]
+                        for k in range(t * step, final):
+                            update(
+                                state, added[k, left:right], gone[k, left:right],
+                                added[k, i], gone[k, i],
+                            )  # fmt: skip
+                        write(
+                            state, out[t, edge + left : edge + right], added[final, left:right],
+                            gone[final, left:right], inverse[t, left:right], added[final, i],
+                            gone[final, i], inverse[t, i],
+                        )  # fmt: skip
 
     return plan, roll

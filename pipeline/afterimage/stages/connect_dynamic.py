@@ -55,7 +55,9 @@ class Config(StageConfig):
     high_pass: bool = Field(
         True, description="take out what is slower than one period a window first"
     )
-    min_kept: float = Field(0.5, gt=0, le=1, description="share of a window not censored, at least")
+    min_kept: float = Field(
+        0.5, gt=0, le=1, description="share of a window not censored, at least"
+    )
     n_states: tuple[int, ...] = Field(
         (1, 2, 3, 4, 5, 6), min_length=1, description="numbers of states of windows to choose from"
     )
@@ -260,7 +262,9 @@ class _Study:
         n = int(sum(kept.sum() for kept in self.kept))
         self._row("all", "hidden_states", "n_states", k, None, n)
         for state in range(k):
-            self._row("all", "hidden_states", "occupancy", summary.occupancy[state], None, n, state)
+            self._row(
+                "all", "hidden_states", "occupancy", summary.occupancy[state], None, n, state
+            )
             self._row("all", "hidden_states", "dwell", summary.dwell[state], None, n, state)
         if config.n_hidden_surrogates:
             tested = max(2, k)

@@ -111,9 +111,7 @@ def _model(config: Config, name: str, seed: int) -> Any:
     )  # fmt: skip
 
 
-def _read(
-    inputs: Inputs, outputs: Outputs, config: Config
-) -> tuple[np.ndarray, np.ndarray, str]:
+def _read(inputs: Inputs, outputs: Outputs, config: Config) -> tuple[np.ndarray, np.ndarray, str]:
     """Return sequences (n, n_samples, n_units) without censored samples, names, and the subject."""
     recordings, notes = read_recordings(inputs.series)
     if recordings:

@@ -27,7 +27,9 @@ SIGNED_MAP = "PuOr_r"
 N_COLUMNS = 4
 
 
-def _matrices(values: np.ndarray, titles: list[str], label: str, limit: float, theme: Theme) -> bytes:
+def _matrices(
+    values: np.ndarray, titles: list[str], label: str, limit: float, theme: Theme
+) -> bytes:
     """Draw square matrices in rows of four, with one scale."""
     import matplotlib as mpl
 
@@ -85,7 +87,9 @@ def draw_courses(
     for axes, group in zip(stack, used, strict=True):
         inside = groups == group
         values = np.where(labels[inside] < 0, np.nan, labels[inside] + 1.0)
-        axes.step(starts[inside] * unit[0], values, where="post", color=theme.accent, linewidth=1.1)
+        axes.step(
+            starts[inside] * unit[0], values, where="post", color=theme.accent, linewidth=1.1
+        )
         axes.set_ylim(0.6, n_states + 0.4)
         axes.set_yticks(range(1, n_states + 1))
         axes.set_title(names[int(group)], fontsize=8.5, color=theme.ink, loc="left", pad=2)
@@ -183,7 +187,7 @@ def dynamic_panels(dynamic: Dynamic) -> list[Panel]:
 
 
 def _sample_numbers(groups: np.ndarray) -> np.ndarray:
-    """Number the samples of every recording from 0; groups (n_samples,) in order."""
+    """Return the number of every sample in its recording; groups (n_samples,) in order."""
     if not len(groups):
         return np.zeros(0, int)
     return np.concatenate([np.arange(int((groups == g).sum())) for g in np.unique(groups)])
