@@ -106,7 +106,7 @@ class HMMGLM:
     n_lags: int = 5
     self_coupling: bool = True
     prior_sd: float = 1 / 3
-    sparsity: float = 2.0
+    sparsity: float = 4.0
     strength_sd: float = 2.0
     n_restarts: int = 5
     n_iterations: int = 40
@@ -161,14 +161,13 @@ class HMMGLM:
 
         counts = checked_sequences(sequences, self.n_lags, self.link)
         past = history(counts, exponential_basis(self.n_lags))
-        tensors = [
-            torch.as_tensor(np.asarray(values), dtype=torch.float32)[None]
-            for values in (self.weights_, self.bias_, self.variance_)
-        ]
-        data = [torch.as_tensor(values, dtype=torch.float32) for values in (counts, past)]
+        x, h, weights, bias, variance = (
+            torch.as_tensor(np.ascontiguousarray(values), dtype=torch.float32)
+            for values in (counts, past, self.weights_, self.bias_, self.variance_)
+        )
         with torch.no_grad():
-            found = _log_emission(*data, *tensors, self.link).double().numpy()
-        return np.asarray(found)
+            found = _log_emission(x, h, weights[None], bias[None], variance[None], self.link)
+        return np.asarray(found.double().numpy())
 
 
 def checked_sequences(

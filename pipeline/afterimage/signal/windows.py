@@ -5,8 +5,9 @@ that of the window before, plus and minus one outer product a sample (Welford 19
 doi:10.1080/00401706.1962.10490022). A chunk starts from a matrix computed anew in double precision;
 what has changed since then is kept apart in single precision, and a chunk ends early where a unit
 has become much quieter, so rounding stays below 1e-6. Results come chunk by chunk: memory does not
-grow with the length of the series. Windows should be no shorter than the longest period that is left in the series
-(Leonardi and Van De Ville 2015, doi:10.1016/j.neuroimage.2014.09.007): `high_pass_to_window`.
+grow with the length of the series. Windows should be no shorter than the longest period that is
+left in the series (Leonardi and Van De Ville 2015, doi:10.1016/j.neuroimage.2014.09.007):
+`high_pass_to_window`.
 """
 
 from __future__ import annotations
