@@ -11,7 +11,10 @@ import pytest
 from afterimage.errors import InputError
 from afterimage.io.arrays import open_dataset
 from afterimage.io.tables import read_tsv
+from afterimage.reports.dynamic import dynamic_finding
+from afterimage.reports.figures.dynamic import dynamic_panels
 from afterimage.stages import connect_dynamic, couple_states
+from afterimage.stages.report_dynamic import read_dynamic
 from afterimage.stages.series_files import write_recording
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "truth"))
@@ -71,6 +74,13 @@ def test_planted_states_stand_out_and_a_censored_run_takes_part(tmp_path: Path) 
     assert dataset["mean"].shape == (2, 9, 9)
     assert np.allclose(np.diagonal(dataset["sd"].values, axis1=1, axis2=2), 0)
     np.testing.assert_allclose(dataset["mean"].values[0], dataset["mean"].values[1], atol=0.2)
+    found = folder / "connectivity"
+    report = read_dynamic(found / "sub-01_seg-toy_dynamic.nc", found / "sub-01_seg-toy_states.tsv")
+    assert report.null_variance.shape == (19, 2)
+    assert len(report.window_state) == len(report.window_start)
+    assert dynamic_finding(report).state == "yes"
+    panels = dynamic_panels(report)
+    assert {"Hidden states", "States of windows"} <= {panel.title for panel in panels}
 
 
 def test_a_recording_too_short_is_left_out_and_the_other_goes_on(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 Prior = Literal["none", "gaussian", "one_hot"]
 Link = Literal["sigmoid", "softplus", "identity"]
-#: Share of the stay-probability a fit starts from.
+#: Probability to stay in a state that a fit starts from.
 STAY = 0.98
 
 
