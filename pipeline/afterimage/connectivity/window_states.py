@@ -2,8 +2,9 @@
 
 What differs: windows are reduced to principal components of the training part; the number of
 states, one among the candidates, is chosen by the likelihood of held-out stretches of time, a
-window apart from the training part, under a mixture of round Gaussians around the centres. One
-state, that is no states at all, is a possible answer.
+window apart from the training part, under a mixture of Gaussians of one shape around the centres. One
+state, that is no states at all, is a possible answer. Windows that straddle a change lie between
+the centres, so more states than there are may be chosen: the number is no finding by itself.
 """
 
 from __future__ import annotations
@@ -195,10 +196,12 @@ def _held_out(
     scores = []
     for k in candidates:
         found = KMeans(k, n_init=5, random_state=random_state).fit(inside)
-        variance = max(found.inertia_ / inside.size, 1e-12)
+        # One variance a component, shared by the clusters: a long axis alone is no second state.
+        within = inside - found.cluster_centers_[found.labels_]
+        variance = np.maximum(np.square(within).mean(0), 1e-12)
         share = np.bincount(found.labels_, minlength=k) / len(inside)
-        distance = np.square(outside[:, None] - found.cluster_centers_).sum(-1)
-        joint = np.log(share) - 0.5 * distance / variance
-        constant = -0.5 * outside.shape[1] * np.log(2 * np.pi * variance)
+        distance = (np.square(outside[:, None] - found.cluster_centers_) / variance).sum(-1)
+        joint = np.log(share) - 0.5 * distance
+        constant = -0.5 * np.log(2 * np.pi * variance).sum()
         scores.append(float((logsumexp(joint, axis=1) + constant).mean() / outside.shape[1]))
     return scores
