@@ -10,6 +10,8 @@ from afterimage.settings import Settings
 from afterimage.stages.clean_bold import Config as CleanBold
 from afterimage.stages.clean_meeg import Config as CleanMeeg
 from afterimage.stages.connect import Config as Connect
+from afterimage.stages.connect_dynamic import Config as ConnectDynamic
+from afterimage.stages.couple_states import Config as CoupleStates
 from afterimage.stages.decode_conditions import Config as DecodeConditions
 from afterimage.stages.epoch_meeg import Config as EpochMeeg
 from afterimage.stages.evaluate import Config as Evaluate
@@ -59,6 +61,8 @@ class Config(Settings):
     clean_meeg: CleanMeeg = CleanMeeg()
     epoch_meeg: EpochMeeg = EpochMeeg()
     prepare_responses: PrepareResponses = PrepareResponses()
+    connect_dynamic: ConnectDynamic = ConnectDynamic()
+    couple_states: CoupleStates = CoupleStates()
     decode_conditions: DecodeConditions = DecodeConditions()
     train_generator: TrainGenerator = TrainGenerator()
     extract_features: ExtractFeatures = ExtractFeatures()

@@ -41,6 +41,8 @@ STAGES = (
     "clean_meeg",
     "epoch_meeg",
     "prepare_responses",
+    "connect_dynamic",
+    "couple_states",
     "decode_conditions",
     "train_generator",
     "extract_features",
