@@ -208,6 +208,14 @@ def segmented(pattern, subjects):
     return [pattern.format(s=s, seg=seg) for s in subjects for seg in SERIES.get(s, ())]
 
 
+def connected(subject):
+    """Return the connectivity of one subject: static, and what else is asked for."""
+    wanted = [CONNECTED]
+    wanted += [DYNAMIC] if SETTINGS.connect_dynamic.enabled else []
+    wanted += [COUPLED] if SETTINGS.couple_states.enabled else []
+    return [file for pattern in wanted for file in segmented(pattern, [subject])]
+
+
 def prepared_file(column):
     """Return an input function: the files of that column of one prepared recording."""
 
@@ -364,7 +372,7 @@ def targets(until):
     ]
     files |= set(collect(always, s=TRIALLED))
     if "connect" in wanted:
-        files |= set(segmented(CONNECTED, SUBJECTS))
+        files |= {file for s in SUBJECTS for file in connected(s)}
     if "report" in wanted:
         files |= set(collect(groups["report"], s=SUBJECTS))
     if "evaluate" in wanted and SERIES and config.get("group", True):
@@ -395,6 +403,8 @@ def scores(wildcards):
 
 
 CONNECTED = "sub-{s}/connectivity/sub-{s}_seg-{seg}_connectivity.nc"
+DYNAMIC = "sub-{s}/connectivity/sub-{s}_seg-{seg}_dynamic.nc"
+COUPLED = "sub-{s}/connectivity/sub-{s}_seg-{seg}_coupling.nc"
 DEVICE = str(config.get("device", "cpu"))
 RUN_ID = str(config.get("run_id", "plain"))
 STIMULI_DIGEST = picture_digest(BIDS_DIR / "stimuli")

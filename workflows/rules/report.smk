@@ -3,7 +3,7 @@ rule report_subject:
     input:
         trials=trials,
         metrics=scores,
-        connectivity=lambda wildcards: segmented(CONNECTED, [wildcards.subject]),
+        connectivity=lambda wildcards: connected(wildcards.subject),
     output:
         report=report(
             "sub-{subject}.html",

@@ -24,6 +24,7 @@ from afterimage.reports import (
     text,
     verdict,
 )
+from afterimage.reports.dynamic import dynamic_view
 from afterimage.reports.figures import GROUP_FIGURES, SUBJECT_FIGURES
 from afterimage.reports.figures.scans import carpet_order
 from afterimage.reports.figures.style import DARK, LIGHT, PANEL_WIDTH_IN, PX_PER_IN, recolour
@@ -64,6 +65,7 @@ def assemble_subject(report: SubjectReport) -> str:
         "data_quality": _data_quality,
         "responses": _responses,
         "connectivity": lambda report: connectivity_tables.subject_view(report.connectivity),
+        "dynamic": lambda report: dynamic_view(report.dynamic),
         "decoding": _decoding,
         "gallery": _gallery,
         "scores": _scores,

@@ -141,3 +141,19 @@ def dynamic_table(dynamic: Dynamic) -> Table:
         sortable=True,
         notes=(dynamic.notes,) if dynamic.notes else (),
     )
+
+
+def dynamic_view(found: Sequence[Dynamic]) -> dict[str, Any] | None:
+    """Return what the section says; None where nothing was computed."""
+    if not found:
+        return None
+    return {
+        "parts": [
+            {
+                "finding": dynamic_finding(part),
+                "table": dynamic_table(part),
+                "notes": part.notes,
+            }
+            for part in found
+        ]
+    }

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from afterimage.reports.connectivity import Connectivity
+from afterimage.reports.dynamic import Dynamic
 from afterimage.reports.pretraining import PretrainedModel
 from afterimage.reports.provenance import ConfigChange, Exclusion, StageError, StageRun
 from afterimage.reports.recordings import ConditionScore, Recordings, TimeResolved
@@ -207,6 +208,8 @@ class SubjectReport:
     responses : Responses, optional
     connectivity : sequence of Connectivity
         One a set of regions or sensors.
+    dynamic : sequence of Dynamic
+        Connectivity over time, where it was asked for; one a set of regions.
     fits : sequence of BlockFit
         One a decoder and feature block.
     gallery : Gallery, optional
@@ -250,6 +253,7 @@ class SubjectReport:
     condition_notes: Sequence[str] = ()
     responses: Responses | None = None
     connectivity: Sequence[Connectivity] = ()
+    dynamic: Sequence[Dynamic] = ()
     fits: Sequence[BlockFit] = ()
     gallery: Gallery | None = None
     metrics: Sequence[Row] = ()

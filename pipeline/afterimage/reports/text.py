@@ -159,6 +159,10 @@ def _connectivity_tags(report: SubjectReport | GroupReport) -> set[str]:
                  for part in report.connectivity}  # fmt: skip
         tags |= {f"series:{kind}" for kind in kinds}
         tags |= {"connectivity_only"} if report.responses is None else set()
+        for part in report.dynamic:
+            tags |= {"dynamic"} | ({"window_states"} if len(part.window_state) else set())
+            tags |= {"hidden_states"} if len(part.hidden_state) else set()
+            tags |= {"couplings"} if part.weights else set()
     return tags | {"connectivity"}
 
 
@@ -233,6 +237,11 @@ def subject_facts(report: SubjectReport) -> dict[str, Any]:
     if report.connectivity:
         facts["n_regions"] = " and ".join(str(len(part.names)) for part in report.connectivity)
         facts["n_recordings"] = len(report.connectivity[0].runs)
+    if report.dynamic:
+        first = report.dynamic[0]
+        overlap = 100 * (1 - first.step / first.width)
+        facts |= {"window_samples": first.width, "window_overlap": f"{overlap:.0f}"}
+        facts["n_surrogates"] = len(first.null_variance)
     return facts | dict(report.facts)
 
 

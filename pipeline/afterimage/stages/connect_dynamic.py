@@ -46,6 +46,7 @@ log = logging.getLogger("afterimage")
 class Config(StageConfig):
     """Windows, their states, hidden states, and the surrogates all are compared with."""
 
+    enabled: bool = Field(False, description="whether dynamic connectivity is computed at all")
     window_s: float = Field(60.0, gt=0, description="length of a window, s")
     window_samples: int | None = Field(
         None, ge=10, description="length in samples instead; default: from window_s, or 30 samples "

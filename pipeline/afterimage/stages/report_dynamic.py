@@ -46,3 +46,15 @@ def read_dynamic(dynamic: Path, states: Path, coupling: Path | None = None) -> D
             **{field: np.asarray(dataset[name].values) for name, field in FIELDS.items()
                if name in dataset},
         )  # fmt: skip
+
+
+def read_dynamics(folder: Path, name: str) -> list[Dynamic]:
+    """Read the dynamic connectivity of a subject, one a set of regions, where there is any."""
+    return [
+        read_dynamic(
+            file,
+            file.with_name(file.name.replace("_dynamic.nc", "_states.tsv")),
+            file.with_name(file.name.replace("_dynamic.nc", "_coupling.nc")),
+        )
+        for file in sorted(folder.glob(f"connectivity/{name}_seg-*_dynamic.nc"))
+    ]

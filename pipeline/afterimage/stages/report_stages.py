@@ -15,6 +15,8 @@ from afterimage.stages import (
     clean_bold,
     clean_meeg,
     connect,
+    connect_dynamic,
+    couple_states,
     decode_conditions,
     epoch_meeg,
     evaluate,
@@ -51,6 +53,11 @@ SCANNED_SERIES: tuple[Link, ...] = (
     ("extract_series", extract_series, "**/func/{s}*_desc-denoised_series.json"),
 )
 CONNECTED: tuple[Link, ...] = (("connect", connect, "connectivity/{s}_seg-*_connectivity.json"),)
+#: What else is asked of series, by its section of the configuration.
+CONNECTED_MORE: tuple[Link, ...] = (
+    ("connect_dynamic", connect_dynamic, "connectivity/{s}_seg-*_dynamic.json"),
+    ("couple_states", couple_states, "connectivity/{s}_seg-*_coupling.json"),
+)
 #: What follows EEG and MEG where there are pictures, and where there are none.
 TIMED: tuple[Link, ...] = (("evaluate_time", evaluate_time, "evaluation/{s}_time.json"),)
 CONDITIONS: tuple[Link, ...] = (
@@ -120,15 +127,17 @@ def chain(folder: Path, rows: Sequence[Row], sections: dict[str, Any]) -> list[L
     """Return the stages that a subject goes through before its report, in order."""
     recorded, scanned = has_recordings(folder, rows), has_scans(folder, rows)
     trials, series = has_trials(rows), has_series(folder, rows, sections)
+    more = [link for link in CONNECTED_MORE if sections.get(link[0], {}).get("enabled")]
+    connected = [*CONNECTED, *more] if series else []
     if recorded:
-        first = [*RECORDED, *(CONNECTED if series else ()), *(RECORDED_TRIALS if trials else ())]
+        first = [*RECORDED, *connected, *(RECORDED_TRIALS if trials else ())]
     elif scanned:
-        made = [*SCANNED_SERIES, *CONNECTED] if series else []
+        made = [*SCANNED_SERIES, *connected] if series else []
         first = [*SCANNED, *made, *(SCANNED_TRIALS if trials else ())]
     else:
         first = [
             *(PREPARED if trials else ()),
-            *([*PREPARED_SERIES, *CONNECTED] if series else ()),
+            *([*PREPARED_SERIES, *connected] if series else ()),
         ]
     links = [*first, *(PICTURED if has_pictures(rows) else ())]
     told = any(folder.glob("decoding/*_conditions.tsv"))

@@ -15,6 +15,7 @@ from afterimage.reports import model
 from afterimage.reports.provenance import ConfigChange, StageRun
 from afterimage.settings import StageConfig
 from afterimage.stages.report_connectivity import read_connectivity
+from afterimage.stages.report_dynamic import read_dynamics
 from afterimage.stages.report_meeg import read_recordings
 from afterimage.stages.report_pictures import audit_record, gallery
 from afterimage.stages.report_recordings import counts, exclusions, read_fits, read_responses
@@ -129,6 +130,7 @@ def build(root: Path, subject: str, config: Config) -> str:
         condition_notes=read_condition_notes(folder / "decoding" / f"{name}_conditions.tsv"),
         responses=read_responses(folder / f"{name}_trials.nc", quality),
         connectivity=connectivity,
+        dynamic=read_dynamics(folder, name),
         stages=[
             *stage_runs(root, name, rows, config.sections, errors),
             StageRun("report_subject", VERSION, cites=CITES),

@@ -8,6 +8,7 @@ from afterimage.reports.figures import (
     connectivity,
     decoding,
     dots,
+    dynamic,
     estimates,
     evoked,
     group,
@@ -47,6 +48,9 @@ SUBJECT_FIGURES: Mapping[str, Callable[[SubjectReport], list[Panel]]] = {
     "connectivity_series": connectivity.series_panels,
     "connectivity_matrices": connectivity.matrix_panels,
     "connectivity_connectome": connectivity.connectome_panels,
+    "dynamic": lambda report: [
+        panel for part in report.dynamic for panel in dynamic.dynamic_panels(part)
+    ],
     "decoding_fit": decoding.fit_panels,
     "decoding_penalties": decoding.penalty_panels,
     "decoding_blocks": decoding.block_panels,
