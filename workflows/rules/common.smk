@@ -11,6 +11,7 @@ from afterimage.bids.index import picture_digest
 from afterimage.bids.entities import run_prefix
 from afterimage.bids.prepared_series import series_label
 from afterimage.bids.recordings import mixed_modalities
+from afterimage.bids.sidecars import applicable_files
 from afterimage.bids.stimuli import stimulus_table
 from afterimage.config.load import check_config
 from afterimage.config.template import visible
@@ -239,9 +240,10 @@ def atlas_files(wildcards):
     image = (
         BIDS_DIR / SETTINGS.parcellate.atlases[wildcards.seg]
     )  # an absolute path stays as it is
-    stem = str(image).removesuffix(".gz").removesuffix(".nii")
-    table = next((t for t in (f"{stem}.tsv", f"{stem}_dseg.tsv") if Path(t).is_file()), None)
-    return [str(image), *([table] if table else [])]
+    table = Path(str(image).removesuffix(".gz").removesuffix(".nii") + ".tsv")
+    # The table of a BIDS atlas may lack entities of its image, such as the resolution.
+    tables = applicable_files(image, image.parent, extension=".tsv")
+    return [str(image), *map(str, [table] if table.is_file() else tables[-1:])]
 
 
 def one_of(subjects):
@@ -295,6 +297,8 @@ def compared_networks():
     trained = SETTINGS.section("train_decoder")["decoders"]
     own = SETTINGS.section("evaluate_subjects")["decoders"]
     return {name: trained[name] for name in NETWORKS} | own
+
+
 def one_model(wildcards):
     """Return only the masked model of this job, so that editing another one does not rerun it."""
     section = SETTINGS.section("pretrain_series")["models"]

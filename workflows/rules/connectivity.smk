@@ -85,6 +85,8 @@ rule evaluate_connectivity:
         stage=stage_params("evaluate_connectivity"),
     shell:
         stage_command("evaluate_connectivity")
+
+
 # Dynamic connectivity and switching couplings.
 
 

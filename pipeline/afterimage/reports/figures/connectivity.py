@@ -57,7 +57,10 @@ def order_of(networks: Sequence[str], matrix: np.ndarray) -> np.ndarray:
 
     if len(matrix) < 3:
         return np.arange(len(matrix))
-    rows = matrix - np.diag(np.diag(matrix))
+    rows = np.array(matrix, dtype=np.float64)
+    # As like itself as the likest other: alike units then have alike rows, whatever the measure.
+    np.fill_diagonal(rows, 0.0)
+    np.fill_diagonal(rows, np.abs(rows).max())
     return np.asarray(leaves_list(linkage(rows, method="average", metric="euclidean")))
 
 
