@@ -34,7 +34,7 @@ RULES = "\n".join(
 SHARED = {
     *("__init__", "runner", "stimuli", "scan_trials", "response_maps"),
     *("condition_trials", "meeg_files", "subject_epochs", "report_meeg", "report_time"),
-    *("series_files", "report_connectivity"),
+    *("series_files", "report_connectivity", "phenotype_files"),
     *("report_stages", "report_recordings", "report_scans", "report_pictures"),
 }
 

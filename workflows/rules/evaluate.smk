@@ -39,3 +39,26 @@ rule evaluate_time:
         stage=stage_params("evaluate_time"),
     shell:
         stage_command("evaluate_time")
+
+
+rule predict_phenotypes:
+    """Predict phenotypes of people from their connectivity, where targets are named."""
+    input:
+        connectivity=segmented(CONNECTED, SERIES),
+        series=[file for s in SERIES for seg in SERIES[s] for file in series_files(s, seg)],
+        tables=phenotype_tables(),
+        motion=[
+            f"{output_stem(row)}_desc-confounds_timeseries.tsv"
+            for s in SERIES
+            if s in SCANNED
+            for rows in list(SERIES[s].values())[:1]
+            for row in rows
+        ],
+    output:
+        scores="group/phenotypes.tsv",
+    log:
+        "logs/predict_phenotypes/group.log",
+    params:
+        stage=stage_params("predict_phenotypes"),
+    shell:
+        stage_command("predict_phenotypes")

@@ -25,6 +25,11 @@ rule report_group:
         trials=collect("sub-{s}/sub-{s}_trials.nc", s=TRIALLED),
         metrics=scores,
         connectivity="group/connectivity.tsv" if SERIES else [],
+        phenotypes=(
+            "group/phenotypes.tsv"
+            if SERIES and SETTINGS.predict_phenotypes.targets
+            else []
+        ),
     output:
         report=report("group.html", caption="../report/group.rst", category="Group"),
         metrics="group/metrics.tsv",

@@ -19,6 +19,7 @@ from afterimage.stages.extract_features import Config as ExtractFeatures
 from afterimage.stages.extract_series import Config as ExtractSeries
 from afterimage.stages.fit_responses import Config as FitResponses
 from afterimage.stages.parcellate import Config as Parcellate
+from afterimage.stages.predict_phenotypes import Config as PredictPhenotypes
 from afterimage.stages.prepare_responses import Config as PrepareResponses
 from afterimage.stages.prepare_series import Config as PrepareSeries
 from afterimage.stages.reconstruct import Config as Reconstruct
@@ -61,6 +62,7 @@ class Config(Settings):
     evaluate: Evaluate = Evaluate()
     evaluate_time: EvaluateTime = EvaluateTime()
     evaluate_connectivity: EvaluateConnectivity = EvaluateConnectivity()
+    predict_phenotypes: PredictPhenotypes = PredictPhenotypes()
     report_subject: ReportSubject = ReportSubject()
     report_group: ReportGroup = ReportGroup()
 

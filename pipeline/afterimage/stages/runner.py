@@ -49,6 +49,7 @@ STAGES = (
     "evaluate",
     "evaluate_time",
     "evaluate_connectivity",
+    "predict_phenotypes",
     "report_subject",
     "report_group",
 )
