@@ -15,7 +15,15 @@ from urllib.parse import quote, urlsplit
 
 import numpy as np
 
-from afterimage.reports import connectivity_tables, gallery, meeg_tables, tables, text, verdict
+from afterimage.reports import (
+    connectivity_tables,
+    gallery,
+    meeg_tables,
+    phenotypes,
+    tables,
+    text,
+    verdict,
+)
 from afterimage.reports.figures import GROUP_FIGURES, SUBJECT_FIGURES
 from afterimage.reports.figures.scans import carpet_order
 from afterimage.reports.figures.style import DARK, LIGHT, PANEL_WIDTH_IN, PX_PER_IN, recolour
@@ -115,6 +123,7 @@ def assemble_group(report: GroupReport) -> str:
         },
         "group_scores": {"table": scores, "n_left_out": n_left_out},
         "group_connectivity": connectivity_tables.group_view(report.connectivity),
+        "group_phenotypes": phenotypes.group_view(report.phenotypes),
         "group_linter": {
             "failed": [check for check in checks if not check.get("ok")],
             "summary": _linter_summary(checks),

@@ -299,6 +299,8 @@ class GroupReport:
         The rows of all subjects, with ``subject`` filled in.
     connectivity : sequence of Connectivity
         Averaged over people, with the scores of telling people apart; one a set of regions.
+    phenotypes : sequence of Row
+        As in ``group/phenotypes.tsv``.
     leak_linter : sequence of mappings
         ``{"subject": str, "check": str, "ok": bool, "detail": str}``; subject ``""`` for a check
         made across subjects.
@@ -313,6 +315,7 @@ class GroupReport:
     subjects: Sequence[GroupSubject]
     metrics: Sequence[Row] = ()
     connectivity: Sequence[Connectivity] = ()
+    phenotypes: Sequence[Row] = ()
     leak_linter: Sequence[Mapping[str, Any]] = ()
     stages: Sequence[StageRun] = ()
     dataset: str = ""

@@ -19,7 +19,7 @@ from afterimage.reports.scan_words import onset_warning
 from afterimage.reports.scans import ResponseQuality
 from afterimage.reports.time_words import alarm_warning
 from afterimage.settings import StageConfig
-from afterimage.stages import evaluate_connectivity, report_stages
+from afterimage.stages import evaluate_connectivity, predict_phenotypes, report_stages
 from afterimage.stages.report_connectivity import read_group_connectivity
 from afterimage.stages.report_time import read_conditions, read_timing
 
@@ -48,6 +48,7 @@ class Inputs:
     trials: tuple[Path, ...]
     metrics: tuple[Path, ...] = ()
     connectivity: Path | None = None
+    phenotypes: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -94,27 +95,28 @@ def build(root: Path, config: Config) -> str:
         for link in report_stages.chain(root / f"sub-{label}", rows, config.sections)
     }
     connectivity = read_group_connectivity(root)
+    phenotypes = root / "group" / "phenotypes.tsv"
+    predicted = read_tsv(phenotypes) if phenotypes.is_file() else []
+    group_stages = [
+        StageRun(name, module.VERSION, cites=module.CITES)
+        for name, module, made in (
+            ("evaluate_connectivity", evaluate_connectivity, connectivity),
+            ("predict_phenotypes", predict_phenotypes, predicted),
+        )
+        if made
+    ]
     return assemble_group(
         model.GroupReport(
             subjects=subjects,
             metrics=_rows(metrics),
             connectivity=connectivity,
+            phenotypes=predicted,
             leak_linter=[*_linter(root, labels), *_across_subjects(root, labels)],
             stages=[
                 StageRun(stage, module.VERSION, cites=module.CITES)
                 for stage, module in links.items()
             ]
-            + (
-                [
-                    StageRun(
-                        "evaluate_connectivity",
-                        evaluate_connectivity.VERSION,
-                        cites=evaluate_connectivity.CITES,
-                    )
-                ]
-                if connectivity
-                else []
-            ),
+            + group_stages,
             dataset=report_stages.dataset_name(bids_dir),
             versions=report_stages.versions(
                 scans="clean_bold" in links,

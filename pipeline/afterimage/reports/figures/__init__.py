@@ -12,6 +12,7 @@ from afterimage.reports.figures import (
     evoked,
     group,
     meeg,
+    phenotypes,
     responses,
     scans,
     time_resolved,
@@ -61,4 +62,5 @@ GROUP_FIGURES: Mapping[str, Callable[[GroupReport], list[Panel]]] = {
     "group_similarity": connectivity.similarity_panels,
     "group_matrices": connectivity.matrix_panels,
     "group_connectome": connectivity.connectome_panels,
+    "group_phenotypes": phenotypes.phenotype_panels,
 }
