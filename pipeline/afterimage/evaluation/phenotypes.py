@@ -308,8 +308,10 @@ def cross_validate(
     Returns
     -------
     array of shape (n_repeats, n_rows, n_labels[, n_classes]), float64
-        Of classes: the output over its share of the training rows, so that the largest one is
-        right for rare classes too.
+        Of numbers: the deviation from the mean of the training rows. Pooled over folds, that mean
+        is lower where the rows left out are high, and would correlate with them below zero. Of
+        classes: the output over its share of the training rows, so that the largest one is right
+        for rare classes too.
     """
     outputs = labels if labels.ndim == 3 else labels[:, :, None]
     outputs = np.asarray(outputs, dtype=np.float64)
@@ -327,8 +329,10 @@ def cross_validate(
             best = error.argmin(axis=0)
             residual = residual_gram(matrix, train, nothing)
             guess = fit(residual, outputs, train, test, penalties, best)
-            if labels.ndim == 3:
-                share = outputs[train].mean(axis=0)
+            share = outputs[train].mean(axis=0)
+            if labels.ndim == 2:
+                guess -= share
+            else:
                 guess = np.where(share > 0, guess / np.where(share > 0, share, 1.0), -np.inf)
             result[repeat, test] = guess
     return result if labels.ndim == 3 else result[..., 0]
@@ -411,7 +415,7 @@ METRICS = {"r": correlation, "r2": explained, "balanced_accuracy": balanced_accu
 def score(
     truth: np.ndarray,
     guess: np.ndarray,
-    groups: np.ndarray,
+    folds: Folds,
     metric: str,
     *,
     n_bootstraps: int = 1000,
@@ -425,7 +429,7 @@ def score(
         The labels as they are, then permuted.
     guess : array of shape (n_repeats, n_rows, 1 + n_permutations[, n_classes])
         From `cross_validate`.
-    groups : array of int, shape (n_rows,)
+    folds : Folds
     metric : str
         A key of `METRICS`; scores of repeats are averaged.
     n_bootstraps, random_state : int
@@ -436,13 +440,18 @@ def score(
         ``p`` is one-sided, (1 + permutations at least as good) / (1 + n_permutations).
     """
     measure = METRICS[metric]
-    names, place = np.unique(groups, return_inverse=True)
+    names, place = np.unique(folds.groups, return_inverse=True)
     n_groups = len(names)
     drawn = np.random.default_rng(random_state).integers(0, n_groups, (n_bootstraps, n_groups))
     drawn += n_groups * np.arange(n_bootstraps)[:, None]
     counts = np.bincount(drawn.ravel(), minlength=n_bootstraps * n_groups)
     weights = counts.reshape(n_bootstraps, n_groups)[:, place].T.astype(float)
     even = np.ones((len(truth), 1))
+    if metric == "r2":  # needs predictions in the units of the truth
+        guess = guess.copy()
+        for one, parts in zip(guess, folds.repeats, strict=False):
+            for train, test in parts:
+                one[test] += truth[train].mean(axis=0)
     all_of = np.mean([measure(truth, one, even) for one in guess], axis=0)
     resampled = np.mean([measure(truth[:, :1], one[:, :1], weights) for one in guess], axis=0)
     value, null = float(all_of[0]), all_of[1:]

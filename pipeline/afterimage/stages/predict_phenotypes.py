@@ -372,7 +372,7 @@ def _predict(
         )  # fmt: skip
         for metric in metrics:
             scored = phenotypes.score(
-                every, guess, own.groups, metric,
+                every, guess, own, metric,
                 n_bootstraps=config.n_bootstraps, random_state=seed,
             )  # fmt: skip
             table.append(scored.row() | {
