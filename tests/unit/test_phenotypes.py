@@ -78,8 +78,9 @@ def test_with_many_features_and_no_relation_everything_is_chance() -> None:
         scored = ph.score(every, predict(features, every, folds), folds, "r")
         ps.append(scored.p)
         values.append(scored.value)
-        # With the means of training rows left in, chance would be near -0.2.
-        assert abs(scored.chance) < 0.05
+        # A little below zero, as the penalty is chosen where the rows left out are contrary; with
+        # the means of training rows left in, it would be -0.2 to -0.3.
+        assert -0.16 < scored.chance < 0.05
     assert 0.15 < np.mean(ps) < 0.85
     assert abs(np.mean(values)) < 0.2
 

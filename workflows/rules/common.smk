@@ -336,6 +336,8 @@ def targets(until):
         files.add("group/connectivity.tsv")
         if SETTINGS.predict_phenotypes.targets:
             files.add("group/phenotypes.tsv")
+        if SETTINGS.generate_connectivity.enabled:
+            files.add("group/generative.tsv")
     if "decode" in wanted:
         files |= set(collect("sub-{s}/decoding/sub-{s}_conditions.tsv", s=UNPICTURED))
     group = until == "report" and SUBJECTS and config.get("group", True)

@@ -85,3 +85,19 @@ rule evaluate_connectivity:
         stage=stage_params("evaluate_connectivity"),
     shell:
         stage_command("evaluate_connectivity")
+
+
+rule generate_connectivity:
+    """Generate connectivity by demographics, and check it on held-out people."""
+    input:
+        connectivity=segmented(CONNECTED, SERIES),
+        tables=PARTICIPANTS,
+    output:
+        checks="group/generative.tsv",
+        arrays="group/generative.nc",
+    log:
+        "logs/generate_connectivity/group.log",
+    params:
+        stage=stage_params("generate_connectivity"),
+    shell:
+        stage_command("generate_connectivity")

@@ -30,6 +30,11 @@ rule report_group:
             if SERIES and SETTINGS.predict_phenotypes.targets
             else []
         ),
+        generative=(
+            "group/generative.tsv"
+            if SERIES and SETTINGS.generate_connectivity.enabled
+            else []
+        ),
     output:
         report=report("group.html", caption="../report/group.rst", category="Group"),
         metrics="group/metrics.tsv",

@@ -18,6 +18,7 @@ from afterimage.stages.evaluate_time import Config as EvaluateTime
 from afterimage.stages.extract_features import Config as ExtractFeatures
 from afterimage.stages.extract_series import Config as ExtractSeries
 from afterimage.stages.fit_responses import Config as FitResponses
+from afterimage.stages.generate_connectivity import Config as GenerateConnectivity
 from afterimage.stages.parcellate import Config as Parcellate
 from afterimage.stages.predict_phenotypes import Config as PredictPhenotypes
 from afterimage.stages.prepare_responses import Config as PrepareResponses
@@ -63,6 +64,7 @@ class Config(Settings):
     evaluate_time: EvaluateTime = EvaluateTime()
     evaluate_connectivity: EvaluateConnectivity = EvaluateConnectivity()
     predict_phenotypes: PredictPhenotypes = PredictPhenotypes()
+    generate_connectivity: GenerateConnectivity = GenerateConnectivity()
     report_subject: ReportSubject = ReportSubject()
     report_group: ReportGroup = ReportGroup()
 

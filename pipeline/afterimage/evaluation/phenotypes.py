@@ -23,7 +23,7 @@ from afterimage.errors import InputError
 from afterimage.evaluation.fingerprint import Score
 
 #: Penalties to choose from, in units of the mean squared length of the features of a person.
-PENALTIES = tuple(float(value) for value in 10.0 ** np.arange(-3, 5))
+PENALTIES = tuple(float(value) for value in 10.0 ** np.arange(-3, 4))
 #: Eigenvalues below this share of the largest are rounding errors.
 RANK_TOLERANCE = 1e-10
 

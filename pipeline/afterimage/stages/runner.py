@@ -50,6 +50,7 @@ STAGES = (
     "evaluate_time",
     "evaluate_connectivity",
     "predict_phenotypes",
+    "generate_connectivity",
     "report_subject",
     "report_group",
 )
