@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import io
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -166,6 +166,6 @@ def draw_demographics(
     demographics: Mapping[str, np.ndarray], n: int, random_state: int = 0
 ) -> dict[str, np.ndarray]:
     """Draw people's demographics together, with replacement, so that they go together as they do."""
-    some: Sequence[Any] = next(iter(demographics.values()))
-    drawn = np.random.default_rng(random_state).integers(0, len(some), n)
+    n_people = len(next(iter(demographics.values())))
+    drawn = np.random.default_rng(random_state).integers(0, n_people, n)
     return {name: np.asarray(values)[drawn] for name, values in demographics.items()}

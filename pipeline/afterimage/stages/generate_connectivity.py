@@ -191,11 +191,10 @@ def _generate(
             **{f"sampled_{n}": ("sample", _storable(v)) for n, v in drawn.items()},
         },
         attrs={
-            "seg": people.seg,
-            "measure": config.measure,
-            "edges": "below the diagonal, by row",
+            "seg": people.seg, "measure": config.measure, "edges": "below the diagonal, by row",
+            "problem": "", "notes": notes, "n_train": int(train.sum()), "n_held_out": int(test.sum()),
         },
-    )
+    )  # fmt: skip
     if config.harmonise:
         dataset["harmonised"] = _harmonise(model, edges, demographics, test, config, rows)
     return dataset

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -125,6 +126,10 @@ class People:
         Connectivity of each row.
     recordings : list of array of int
         Which recordings of the file make up each row.
+    names : list of set of str
+        Their names.
+    censored : list of float
+        Share of their samples that were left out.
     units : list of str
         Regions that all have.
     measures : list of str
@@ -136,27 +141,18 @@ class People:
     sessions: list[str]
     files: list[Path]
     recordings: list[np.ndarray]
+    names: list[set[str]]
+    censored: list[float]
     units: list[str]
     measures: list[str]
 
     def select(self, rows: Sequence[int]) -> People:
         """Return these rows only."""
-        return replace(
-            self,
-            **{
-                name: [getattr(self, name)[row] for row in rows]
-                for name in ("subjects", "sessions", "files", "recordings")
-            },
-        )
-
-    def censored(self) -> np.ndarray:
-        """Return the share of samples that were left out, (n_rows, 1)."""
-        shares = []
-        for path, chosen in zip(self.files, self.recordings, strict=True):
-            with open_dataset(path) as dataset:
-                out = float(dataset["n_censored"].values[chosen].sum())
-                shares.append([out / max(out + dataset["n_samples"].values[chosen].sum(), 1)])
-        return np.array(shares)
+        picked: dict[str, Any] = {
+            name: [getattr(self, name)[row] for row in rows]
+            for name in ("subjects", "sessions", "files", "recordings", "names", "censored")
+        }
+        return replace(self, **picked)
 
     def edges(self, measure: str) -> np.ndarray:
         """Return the connections of every row, averaged over its recordings, (n_rows, n_edges)."""
@@ -182,7 +178,7 @@ def read_people(files: Sequence[Path], sessions: str) -> People | None:
         ``mean``: recordings of all sessions are averaged; ``first``: those of the earliest session
         count; ``all``: one row a session; else the label of a session.
     """
-    subjects, labels, paths, recordings = [], [], [], []
+    subjects, labels, paths, recordings, runs, censored = [], [], [], [], [], []
     units: dict[str, None] = {}
     measures: dict[str, None] = {}
     for path in files:
@@ -193,6 +189,8 @@ def read_people(files: Sequence[Path], sessions: str) -> People | None:
             found = dataset["session"].values.astype(str)
             names = dataset["roi"].values.astype(str).tolist()
             own = dataset["measure"].values.astype(str).tolist()
+            stems = dataset["recording"].values.astype(str)
+            n_out, n_used = dataset["n_censored"].values, dataset["n_samples"].values
         known = sorted(set(found.tolist()), key=natural_key)
         if sessions == "mean":
             rows = [("", np.arange(len(found)))]
@@ -206,6 +204,9 @@ def read_people(files: Sequence[Path], sessions: str) -> People | None:
             labels.append(label)
             paths.append(path)
             recordings.append(chosen)
+            runs.append(set(stems[chosen].tolist()))
+            out = float(n_out[chosen].sum())
+            censored.append(out / max(out + float(n_used[chosen].sum()), 1.0))
         units = (
             dict.fromkeys(n for n in units if n in set(names)) if units else dict.fromkeys(names)
         )
@@ -225,7 +226,9 @@ def read_people(files: Sequence[Path], sessions: str) -> People | None:
             fix="use one atlas for all people",
         )  # fmt: skip
     seg = entity(files[0], "seg")
-    return People(seg, subjects, labels, paths, recordings, list(units), list(measures))
+    return People(
+        seg, subjects, labels, paths, recordings, runs, censored, list(units), list(measures)
+    )
 
 
 def tangent_vectors(
@@ -262,8 +265,7 @@ def tangent_vectors(
 
 def _recordings(people: People, row: int, series: Sequence[Path]) -> list[Recording]:
     """Read the recordings of one row, on the regions that all have."""
-    with open_dataset(people.files[row]) as dataset:
-        names = set(dataset["recording"].values.astype(str)[people.recordings[row]].tolist())
+    names = people.names[row]
     start, seg = f"sub-{people.subjects[row]}", f"_seg-{people.seg}_"
     found = []
     for path in series:

@@ -240,7 +240,7 @@ def _features(
 ) -> Iterator[Features]:
     """Yield the rivals, then every set of features of the brain."""
     own = f"{folds.protocol}; nested"
-    motion = people.censored()
+    motion = np.array(people.censored)[:, None]
     moved = mean_displacement(inputs.motion)
     if moved:
         known = np.array([[moved.get(s, np.nan)] for s in people.subjects])
