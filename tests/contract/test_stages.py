@@ -44,6 +44,7 @@ SHARED = {
     "subject_trials",
     *("series_files", "report_connectivity"),
     "report_dynamic",
+    "phenotype_files",
     *("report_stages", "report_recordings", "report_scans", "report_pictures"),
     *("series_recordings", "report_pretraining"),
 }

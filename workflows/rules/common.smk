@@ -217,6 +217,12 @@ def connected(subject):
     return [file for pattern in wanted for file in segmented(pattern, [subject])]
 
 
+def phenotype_tables():
+    """Return the tables of people that are there: participants.tsv, and those that targets name."""
+    names = ["participants.tsv", *(t.file for t in SETTINGS.predict_phenotypes.targets.values())]
+    return [str(BIDS_DIR / n) for n in dict.fromkeys(names) if (BIDS_DIR / n).is_file()]
+
+
 def prepared_file(column):
     """Return an input function: the files of that column of one prepared recording."""
 
@@ -381,6 +387,10 @@ def targets(until):
         files |= set(collect(groups["report"], s=SUBJECTS))
     if "evaluate" in wanted and SERIES and config.get("group", True):
         files.add("group/connectivity.tsv")
+        if SETTINGS.predict_phenotypes.targets:
+            files.add("group/phenotypes.tsv")
+        if SETTINGS.generate_connectivity.enabled:
+            files.add("group/generative.tsv")
     if "decode" in wanted:
         files |= set(collect("sub-{s}/decoding/sub-{s}_conditions.tsv", s=UNPICTURED))
         files |= set(GROUP_CONDITIONS)

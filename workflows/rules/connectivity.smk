@@ -118,3 +118,19 @@ rule couple_states:
         stage=stage_params("couple_states"),
     shell:
         stage_command("couple_states")
+
+
+rule generate_connectivity:
+    """Generate connectivity by demographics, and check it on held-out people."""
+    input:
+        connectivity=segmented(CONNECTED, SERIES),
+        tables=PARTICIPANTS,
+    output:
+        checks="group/generative.tsv",
+        arrays="group/generative.nc",
+    log:
+        "logs/generate_connectivity/group.log",
+    params:
+        stage=stage_params("generate_connectivity"),
+    shell:
+        stage_command("generate_connectivity")

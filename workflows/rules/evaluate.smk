@@ -57,3 +57,26 @@ rule evaluate_subjects:
         stage=stage_params("evaluate_subjects", decoders=compared_networks()),
     shell:
         stage_command("evaluate_subjects")
+
+
+rule predict_phenotypes:
+    """Predict phenotypes of people from their connectivity, where targets are named."""
+    input:
+        connectivity=segmented(CONNECTED, SERIES),
+        series=[file for s in SERIES for seg in SERIES[s] for file in series_files(s, seg)],
+        tables=phenotype_tables(),
+        motion=[
+            f"{output_stem(row)}_desc-confounds_timeseries.tsv"
+            for s in SERIES
+            if s in SCANNED
+            for rows in list(SERIES[s].values())[:1]
+            for row in rows
+        ],
+    output:
+        scores="group/phenotypes.tsv",
+    log:
+        "logs/predict_phenotypes/group.log",
+    params:
+        stage=stage_params("predict_phenotypes"),
+    shell:
+        stage_command("predict_phenotypes")

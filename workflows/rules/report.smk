@@ -28,6 +28,12 @@ rule report_group:
         subjects=["group/subjects.tsv"] if COMPARED else [],
         connectivity="group/connectivity.tsv" if SERIES else [],
         pretraining=pretraining_tables(),
+        phenotypes=(
+            "group/phenotypes.tsv" if SERIES and SETTINGS.predict_phenotypes.targets else []
+        ),
+        generative=(
+            "group/generative.tsv" if SERIES and SETTINGS.generate_connectivity.enabled else []
+        ),
     output:
         report=report("group.html", caption="../report/group.rst", category="Group"),
         metrics="group/metrics.tsv",

@@ -21,7 +21,9 @@ from afterimage.stages.evaluate_time import Config as EvaluateTime
 from afterimage.stages.extract_features import Config as ExtractFeatures
 from afterimage.stages.extract_series import Config as ExtractSeries
 from afterimage.stages.fit_responses import Config as FitResponses
+from afterimage.stages.generate_connectivity import Config as GenerateConnectivity
 from afterimage.stages.parcellate import Config as Parcellate
+from afterimage.stages.predict_phenotypes import Config as PredictPhenotypes
 from afterimage.stages.prepare_responses import Config as PrepareResponses
 from afterimage.stages.prepare_series import Config as PrepareSeries
 from afterimage.stages.pretrain_series import Config as PretrainSeries
@@ -74,6 +76,8 @@ class Config(Settings):
     evaluate_connectivity: EvaluateConnectivity = EvaluateConnectivity()
     pretrain_series: PretrainSeries = PretrainSeries()
     probe_series: ProbeSeries = ProbeSeries()
+    predict_phenotypes: PredictPhenotypes = PredictPhenotypes()
+    generate_connectivity: GenerateConnectivity = GenerateConnectivity()
     report_subject: ReportSubject = ReportSubject()
     report_group: ReportGroup = ReportGroup()
 

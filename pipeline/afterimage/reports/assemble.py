@@ -20,6 +20,7 @@ from afterimage.reports import (
     connectivity_tables,
     gallery,
     meeg_tables,
+    phenotypes,
     tables,
     text,
     verdict,
@@ -132,6 +133,7 @@ def assemble_group(report: GroupReport) -> str:
         "group_subjects": comparison.view(report),
         "group_connectivity": connectivity_tables.group_view(report.connectivity),
         "pretraining": pretraining_view(report.pretraining),
+        "group_phenotypes": phenotypes.group_view(report.phenotypes),
         "group_linter": {
             "failed": [check for check in checks if not check.get("ok")],
             "summary": _linter_summary(checks),

@@ -314,6 +314,8 @@ class GroupReport:
         All of them, the failed ones too.
     metrics : sequence of Row
         The rows of all subjects, with ``subject`` filled in.
+    phenotypes : sequence of Row
+        As in ``group/phenotypes.tsv``.
     leak_linter : sequence of mappings
         ``{"subject": str, "check": str, "ok": bool, "detail": str}``; subject ``""`` for a check
         made across subjects.
@@ -339,6 +341,7 @@ class GroupReport:
 
     subjects: Sequence[GroupSubject]
     metrics: Sequence[Row] = ()
+    phenotypes: Sequence[Row] = ()
     leak_linter: Sequence[Mapping[str, Any]] = ()
     conditions: Sequence[ConditionScore] = ()
     condition_notes: Sequence[str] = ()

@@ -320,6 +320,8 @@ def group_methods(report: GroupReport) -> MethodsText:
     tags |= _connectivity_tags(report)
     if any(part.scores for part in report.connectivity):
         tags.add("identified")
+    if report.phenotypes:
+        tags.add("phenotypes")
     if any(s.status == "connectivity only" for s in report.subjects):
         others = {s.status for s in report.subjects} - {"connectivity only", "failed"}
         tags |= set() if others else {"connectivity_only"}

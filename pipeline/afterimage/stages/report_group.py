@@ -20,7 +20,12 @@ from afterimage.reports.scan_words import onset_warning
 from afterimage.reports.scans import ResponseQuality
 from afterimage.reports.time_words import alarm_warning
 from afterimage.settings import StageConfig
-from afterimage.stages import evaluate_connectivity, evaluate_subjects, report_stages
+from afterimage.stages import (
+    evaluate_connectivity,
+    evaluate_subjects,
+    predict_phenotypes,
+    report_stages,
+)
 from afterimage.stages.report_connectivity import read_group_connectivity
 from afterimage.stages.report_pretraining import read_pretraining
 from afterimage.stages.report_time import read_condition_notes, read_conditions, read_timing
@@ -56,6 +61,7 @@ class Inputs:
     subjects: Path | None = None
     connectivity: Path | None = None
     pretraining: tuple[Path, ...] = ()
+    phenotypes: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +111,16 @@ def build(root: Path, config: Config) -> str:
     if compared:
         links["evaluate_subjects"] = evaluate_subjects
     connectivity = read_group_connectivity(root)
+    phenotypes = root / "group" / "phenotypes.tsv"
+    predicted = read_tsv(phenotypes) if phenotypes.is_file() else []
+    group_stages = [
+        StageRun(name, module.VERSION, cites=module.CITES)
+        for name, module, made in (
+            ("evaluate_connectivity", evaluate_connectivity, connectivity),
+            ("predict_phenotypes", predict_phenotypes, predicted),
+        )
+        if made
+    ]
     return assemble_group(
         model.GroupReport(
             subjects=subjects,
@@ -112,6 +128,7 @@ def build(root: Path, config: Config) -> str:
             conditions=read_conditions(root / "group" / "conditions.tsv"),
             condition_notes=read_condition_notes(root / "group" / "conditions.tsv"),
             connectivity=connectivity,
+            phenotypes=predicted,
             leak_linter=[*_linter(root, labels), *_across_subjects(root, labels)],
             compared=compared,
             compared_notes=compared_notes,
@@ -119,17 +136,7 @@ def build(root: Path, config: Config) -> str:
                 StageRun(stage, module.VERSION, cites=module.CITES)
                 for stage, module in links.items()
             ]
-            + (
-                [
-                    StageRun(
-                        "evaluate_connectivity",
-                        evaluate_connectivity.VERSION,
-                        cites=evaluate_connectivity.CITES,
-                    )
-                ]
-                if connectivity
-                else []
-            ),
+            + group_stages,
             dataset=report_stages.dataset_name(bids_dir),
             versions=report_stages.versions(
                 scans="clean_bold" in links,

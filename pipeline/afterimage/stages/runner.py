@@ -54,6 +54,8 @@ STAGES = (
     "evaluate_connectivity",
     "pretrain_series",
     "probe_series",
+    "predict_phenotypes",
+    "generate_connectivity",
     "report_subject",
     "report_group",
 )

@@ -13,6 +13,7 @@ from afterimage.reports.figures import (
     evoked,
     group,
     meeg,
+    phenotypes,
     pretraining,
     responses,
     scans,
@@ -71,4 +72,5 @@ GROUP_FIGURES: Mapping[str, Callable[[GroupReport], list[Panel]]] = {
     "group_connectome": connectivity.connectome_panels,
     "pretext": pretraining.pretext_panels,
     "probes": pretraining.probe_panels,
+    "group_phenotypes": phenotypes.phenotype_panels,
 }

@@ -1,0 +1,136 @@
+"""What the report of the group says of phenotypes: tables and sentences of their prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from afterimage.reports.connectivity import title_of
+from afterimage.reports.labels import Metric, as_number, p_text
+from afterimage.reports.page import Cell, Column, Table
+from afterimage.reports.tables import number_cell
+
+#: The metric that words are about, the first that a target has, and the others.
+METRICS = {
+    "r": Metric("r", "Correlation", "of predicted and true values", False, False),
+    "auc": Metric("auc", "Area under the curve", "of the two classes", False, True),
+    "balanced_accuracy": Metric(
+        "balanced_accuracy", "Balanced accuracy", "mean over classes", False, True
+    ),
+    "r2": Metric("r2", "Explained variance", "below 0: worse than the mean", False, False),
+}
+RIVALS = {"motion": "Motion alone", "phenotypes": "Phenotypes alone"}
+ALPHA = 0.05
+
+
+def feature_title(row: Mapping[str, Any]) -> str:
+    """Return a set of features, or a rival, in words."""
+    name = str(row.get("features"))
+    return RIVALS[name] if row.get("role") == "rival" else title_of(name)
+
+
+def main_rows(
+    rows: Sequence[Mapping[str, Any]],
+) -> list[tuple[str, str, Metric, list[Mapping[str, Any]]]]:
+    """Return target, regions, main metric and its rows, for every target and set of regions."""
+    found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        if as_number(row.get("value")) is not None:
+            found.setdefault((str(row["target"]), str(row["seg"])), []).append(row)
+    result = []
+    for (target, seg), own in found.items():
+        name = next(name for name in METRICS if any(row["metric"] == name for row in own))
+        result.append((target, seg, METRICS[name], [r for r in own if r["metric"] == name]))
+    return result
+
+
+def group_view(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return what the section says; None where nothing was predicted."""
+    if not rows:
+        return None
+    notes = dict.fromkeys(
+        f"{row['target']}: {row['note']}."
+        for row in rows
+        if row.get("note") not in (None, "n/a", "")
+    )
+    return {
+        "sentences": [_sentence(*found) for found in main_rows(rows)],
+        "table": _table(rows),
+        "notes": list(notes),
+    }
+
+
+def _sentence(target: str, seg: str, metric: Metric, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Say whether any set of features predicts a target, and whether a rival does as well."""
+    brain = [row for row in rows if row["role"] == "features"]
+    rivals = [row for row in rows if row["role"] == "rival"]
+    if not brain:
+        return f"{target} was predicted from no features of {seg}."
+    best = max(brain, key=lambda row: as_number(row["value"]) or 0.0)
+    said = (
+        f"{metric.title.lower()} {metric.write(best['value'])}, 95 % interval "
+        f"{metric.interval(best['ci_low'], best['ci_high'])}, chance {metric.write(best['chance'])}, "
+        f"{best['n']} rows"
+    )
+    sure = [row for row in brain if (as_number(row.get("p_holm")) or 1.0) < ALPHA]
+    if not sure:
+        start = (
+            f"No feature predicts {target} better than chance; the highest is "
+            f"{feature_title(best)} ({said})."
+        )
+    else:
+        start = (
+            f"{target} is predicted better than chance by "
+            f"{', '.join(feature_title(row) for row in sure)}; the highest is "
+            f"{feature_title(best)} ({said})."
+        )
+    low = as_number(best.get("ci_low"))
+    for rival in rivals:
+        value = as_number(rival["value"])
+        if value is None or low is None:
+            continue
+        words = f" {feature_title(rival)} reaches {metric.write(value)}"
+        if sure and value >= low:
+            words += (
+                ", which the interval of the highest does not exclude: connectivity adds little"
+            )
+        start += f"{words}."
+    return start + (
+        " The highest is chosen on the same people and flatters itself." if sure else ""
+    )
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    columns = (
+        Column("Target"), Column("Regions"), Column("Features"), Column("Score"),
+        Column("Value", numeric=True),
+        Column("95 % interval", "bootstrap over people, or their groups", numeric=True),
+        Column("Chance", "people permuted, everything fitted anew", numeric=True),
+        Column("p", "one-sided", numeric=True),
+        Column("p (Holm)", "corrected for the number of sets of features", numeric=True),
+        Column("n", numeric=True),
+    )  # fmt: skip
+    body: list[tuple[Cell, ...]] = []
+    notes: dict[str, None] = {}
+    for row in rows:
+        if as_number(row.get("value")) is None:
+            continue
+        described = METRICS[str(row["metric"])]
+        notes.setdefault(f"{row['target']}, {feature_title(row)}: {row['protocol']}", None)
+        body.append(
+            (
+                Cell(str(row["target"])),
+                Cell(str(row["seg"])),
+                Cell(feature_title(row)),
+                Cell(described.title),
+                number_cell(described.write(row["value"]), row["value"]),
+                Cell(described.interval(row["ci_low"], row["ci_high"]), kind="number"),
+                number_cell(described.write(row["chance"]), row["chance"]),
+                number_cell(p_text(row["p"]), row["p"]),
+                number_cell(p_text(row.get("p_holm")), row.get("p_holm")),
+                number_cell(str(row["n"]), row["n"]),
+            )
+        )
+    return Table(
+        "Prediction of phenotypes", columns, tuple(body), sortable=True, notes=tuple(notes)
+    )
