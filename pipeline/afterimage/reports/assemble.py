@@ -18,6 +18,7 @@ import numpy as np
 from afterimage.reports import (
     connectivity_tables,
     gallery,
+    generated,
     meeg_tables,
     phenotypes,
     tables,
@@ -124,6 +125,7 @@ def assemble_group(report: GroupReport) -> str:
         "group_scores": {"table": scores, "n_left_out": n_left_out},
         "group_connectivity": connectivity_tables.group_view(report.connectivity),
         "group_phenotypes": phenotypes.group_view(report.phenotypes),
+        "group_generated": generated.group_view(report.generated),
         "group_linter": {
             "failed": [check for check in checks if not check.get("ok")],
             "summary": _linter_summary(checks),

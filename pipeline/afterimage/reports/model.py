@@ -301,6 +301,10 @@ class GroupReport:
         Averaged over people, with the scores of telling people apart; one a set of regions.
     phenotypes : sequence of Row
         As in ``group/phenotypes.tsv``.
+    generated : sequence of Row
+        As in ``group/generative.tsv``.
+    generated_values : (array, array), optional
+        Connections of real and of generated people, a random choice.
     leak_linter : sequence of mappings
         ``{"subject": str, "check": str, "ok": bool, "detail": str}``; subject ``""`` for a check
         made across subjects.
@@ -316,6 +320,8 @@ class GroupReport:
     metrics: Sequence[Row] = ()
     connectivity: Sequence[Connectivity] = ()
     phenotypes: Sequence[Row] = ()
+    generated: Sequence[Row] = ()
+    generated_values: tuple[np.ndarray, np.ndarray] | None = None
     leak_linter: Sequence[Mapping[str, Any]] = ()
     stages: Sequence[StageRun] = ()
     dataset: str = ""

@@ -63,4 +63,5 @@ GROUP_FIGURES: Mapping[str, Callable[[GroupReport], list[Panel]]] = {
     "group_matrices": connectivity.matrix_panels,
     "group_connectome": connectivity.connectome_panels,
     "group_phenotypes": phenotypes.phenotype_panels,
+    "group_generated": phenotypes.generated_panels,
 }
