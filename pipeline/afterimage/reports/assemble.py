@@ -19,6 +19,7 @@ from afterimage.reports import (
     comparison,
     connectivity_tables,
     gallery,
+    generated,
     meeg_tables,
     phenotypes,
     tables,
@@ -134,6 +135,7 @@ def assemble_group(report: GroupReport) -> str:
         "group_connectivity": connectivity_tables.group_view(report.connectivity),
         "pretraining": pretraining_view(report.pretraining),
         "group_phenotypes": phenotypes.group_view(report.phenotypes),
+        "group_generated": generated.group_view(report.generated),
         "group_linter": {
             "failed": [check for check in checks if not check.get("ok")],
             "summary": _linter_summary(checks),

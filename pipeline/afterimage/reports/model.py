@@ -316,6 +316,10 @@ class GroupReport:
         The rows of all subjects, with ``subject`` filled in.
     phenotypes : sequence of Row
         As in ``group/phenotypes.tsv``.
+    generated : sequence of Row
+        As in ``group/generative.tsv``.
+    generated_values : (array, array), optional
+        Connections of real and of generated people, a random choice.
     leak_linter : sequence of mappings
         ``{"subject": str, "check": str, "ok": bool, "detail": str}``; subject ``""`` for a check
         made across subjects.
@@ -342,6 +346,8 @@ class GroupReport:
     subjects: Sequence[GroupSubject]
     metrics: Sequence[Row] = ()
     phenotypes: Sequence[Row] = ()
+    generated: Sequence[Row] = ()
+    generated_values: tuple[np.ndarray, np.ndarray] | None = None
     leak_linter: Sequence[Mapping[str, Any]] = ()
     conditions: Sequence[ConditionScore] = ()
     condition_notes: Sequence[str] = ()

@@ -322,6 +322,8 @@ def group_methods(report: GroupReport) -> MethodsText:
         tags.add("identified")
     if report.phenotypes:
         tags.add("phenotypes")
+    if report.generated:
+        tags.add("generated")
     if any(s.status == "connectivity only" for s in report.subjects):
         others = {s.status for s in report.subjects} - {"connectivity only", "failed"}
         tags |= set() if others else {"connectivity_only"}

@@ -182,6 +182,7 @@ def _generate(
     dataset = xarray.Dataset(
         {
             "sampled": (("sample", "edge"), sampled),
+            "real": (("person", "edge"), edges),
             "latents": (("person", "latent"), latents.astype(np.float32)),
         },
         coords={

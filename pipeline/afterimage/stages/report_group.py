@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import Field
 
 from afterimage.bids.names import derivative_root
 from afterimage.evaluation.metrics import COLUMNS
+from afterimage.io.arrays import open_dataset
 from afterimage.io.atomic import write_text
 from afterimage.io.tables import Row, read_json, read_tsv, write_tsv
 from afterimage.reports import model
@@ -23,6 +25,7 @@ from afterimage.settings import StageConfig
 from afterimage.stages import (
     evaluate_connectivity,
     evaluate_subjects,
+    generate_connectivity,
     predict_phenotypes,
     report_stages,
 )
@@ -32,6 +35,9 @@ from afterimage.stages.report_time import read_condition_notes, read_conditions,
 
 VERSION = 3
 CITES = ("molder2021", "gorgolewski2016")
+
+#: Connections whose distribution is drawn, at most.
+N_VALUES = 50_000
 
 
 class Config(StageConfig):
@@ -62,6 +68,7 @@ class Inputs:
     connectivity: Path | None = None
     pretraining: tuple[Path, ...] = ()
     phenotypes: Path | None = None
+    generative: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -113,11 +120,14 @@ def build(root: Path, config: Config) -> str:
     connectivity = read_group_connectivity(root)
     phenotypes = root / "group" / "phenotypes.tsv"
     predicted = read_tsv(phenotypes) if phenotypes.is_file() else []
+    generative = root / "group" / "generative.tsv"
+    generated = read_tsv(generative) if generative.is_file() else []
     group_stages = [
         StageRun(name, module.VERSION, cites=module.CITES)
         for name, module, made in (
             ("evaluate_connectivity", evaluate_connectivity, connectivity),
             ("predict_phenotypes", predict_phenotypes, predicted),
+            ("generate_connectivity", generate_connectivity, generated),
         )
         if made
     ]
@@ -129,6 +139,8 @@ def build(root: Path, config: Config) -> str:
             condition_notes=read_condition_notes(root / "group" / "conditions.tsv"),
             connectivity=connectivity,
             phenotypes=predicted,
+            generated=generated,
+            generated_values=_generated_values(root) if generated else None,
             leak_linter=[*_linter(root, labels), *_across_subjects(root, labels)],
             compared=compared,
             compared_notes=compared_notes,
@@ -150,6 +162,14 @@ def build(root: Path, config: Config) -> str:
             facts=report_stages.facts(config.sections),
         )
     )
+
+
+def _generated_values(root: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return some connections of real and of generated people."""
+    with open_dataset(root / "group" / "generative.nc") as dataset:
+        both = [dataset[name].values for name in ("real", "sampled")]
+    rng = np.random.default_rng(0)
+    return tuple(rng.permutation(v.ravel())[:N_VALUES] for v in both)  # type: ignore[return-value]
 
 
 def _rows(paths: Iterable[Path]) -> list[Row]:

@@ -73,4 +73,5 @@ GROUP_FIGURES: Mapping[str, Callable[[GroupReport], list[Panel]]] = {
     "pretext": pretraining.pretext_panels,
     "probes": pretraining.probe_panels,
     "group_phenotypes": phenotypes.phenotype_panels,
+    "group_generated": phenotypes.generated_panels,
 }

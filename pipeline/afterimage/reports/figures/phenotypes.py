@@ -1,10 +1,13 @@
-"""Dots with intervals and chance bands: what predicts a phenotype, and what its rivals reach."""
+"""What predicts a phenotype beside its rivals, and generated connectivity beside real."""
 
 from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
+
 from afterimage.reports.figures.dots import DotRow, draw_dots
+from afterimage.reports.figures.style import Theme, label_axes, new_axes, to_svg
 from afterimage.reports.labels import as_number
 from afterimage.reports.model import GroupReport
 from afterimage.reports.page import Panel
@@ -36,3 +39,32 @@ def phenotype_panels(report: GroupReport) -> list[Panel]:
             )
         )
     return panels
+
+
+def draw_distributions(real: np.ndarray, generated: np.ndarray, theme: Theme) -> bytes:
+    """Draw the distribution of connections over people: real ones filled, generated ones a line."""
+    figure, axes = new_axes(2.0, theme, grid="x")
+    low, high = np.quantile(np.concatenate([real, generated]), [0.001, 0.999])
+    bins = np.linspace(low, high, 61)
+    heights, _ = np.histogram(real, bins, density=True)
+    axes.stairs(heights, bins, fill=True, color=theme.band)
+    heights, _ = np.histogram(generated, bins, density=True)
+    axes.stairs(heights, bins, color=theme.accent, linewidth=2)
+    axes.set_yticks([])
+    label_axes(axes, theme, "connectivity (filled: real people; line: generated)")
+    return to_svg(figure)
+
+
+def generated_panels(report: GroupReport) -> list[Panel]:
+    """One panel: all connections of real people and of generated ones."""
+    if report.generated_values is None:
+        return []
+    real, generated = report.generated_values
+    return [
+        Panel(
+            "All connections",
+            f"Connections of real people, mean {real.mean():.3f}, standard deviation "
+            f"{real.std():.3f}; generated, {generated.mean():.3f} and {generated.std():.3f}",
+            partial(draw_distributions, real, generated),
+        )
+    ]
