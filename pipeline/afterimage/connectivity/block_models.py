@@ -14,6 +14,7 @@ to blocks whose members avoid one another.
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -168,63 +169,43 @@ def _block_model(
 
 
 def _leiden(
-    weights: csr_array, weighted: bool, n_starts: int, n_nulls: int, alpha: float, random_state: int
+    weights: csr_array,
+    weighted: bool,
+    n_starts: int,
+    n_nulls: int,
+    alpha: float,
+    random_state: int,
 ) -> Blocks:
     try:
         import igraph
-        import leidenalg
     except ImportError:
         raise ConfigError(
-            "neither graph-tool nor leidenalg is installed", found="no package for blocks",
+            "neither graph-tool nor igraph is installed", found="no package for blocks",
             expected="one of both", fix="pip install 'afterimage[leiden]'",
         ) from None  # fmt: skip
     rows, columns, values = _edges(weights)
     values = values if weighted else np.ones(len(values))
     graph = igraph.Graph(weights.shape[0], list(zip(rows.tolist(), columns.tolist(), strict=True)))
 
-    def best(chosen: igraph.Graph, given: np.ndarray, starts: int, seed: int) -> tuple[float, list]:
+    def best(chosen: igraph.Graph, given: np.ndarray) -> tuple[float, list[int]]:
         parts = [
-            leidenalg.find_partition(
-                chosen, leidenalg.ModularityVertexPartition, weights=given.tolist(),
-                n_iterations=-1, seed=seed + start,
-            )
-            for start in range(starts)
-        ]  # fmt: skip
+            chosen.community_leiden("modularity", weights=given.tolist(), n_iterations=-1)
+            for _ in range(n_starts)
+        ]
         part = max(parts, key=lambda found: found.modularity)
         return float(part.modularity), part.membership
 
-    observed, labels = best(graph, values, n_starts, random_state)
+    # igraph draws from Python's generator of numbers.
+    igraph.set_random_number_generator(random.Random(random_state))  # noqa: S311
+    observed, labels = best(graph, values)
     rng = np.random.default_rng(random_state)
     n_as_large = 0
-    for null in range(n_nulls):
+    for _ in range(n_nulls):
         other = graph.copy()
-        # igraph draws from Python's generator unless it is given another one.
-        igraph.set_random_number_generator(_Generator(rng))
         other.rewire(n=10 * len(values))
         # A null gets as many starts, else the best of several looks good by itself.
-        value, _ = best(other, rng.permutation(values), n_starts, random_state + null)
-        n_as_large += value >= observed - 1e-12
-    igraph.set_random_number_generator(None)
+        n_as_large += best(other, rng.permutation(values))[0] >= observed - 1e-12
     p = (1 + n_as_large) / (1 + n_nulls)
     if p <= alpha:
         return Blocks(_ordered(np.array(labels)), LEIDEN, observed, p)
     return Blocks(np.ones(len(labels), dtype=int), LEIDEN, observed, p, len(set(labels)))
-
-
-class _Generator:
-    """numpy's generator as igraph asks for it."""
-
-    def __init__(self, rng: np.random.Generator) -> None:
-        self._rng = rng
-
-    def random(self) -> float:
-        """Return a number from 0 to 1."""
-        return float(self._rng.random())
-
-    def randint(self, low: int, high: int) -> int:
-        """Return a whole number from low to high."""
-        return int(self._rng.integers(low, high, endpoint=True))
-
-    def gauss(self, mean: float, spread: float) -> float:
-        """Return a normal number."""
-        return float(self._rng.normal(mean, spread))

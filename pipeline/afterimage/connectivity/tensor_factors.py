@@ -1,4 +1,4 @@
-"""Factors of connectivity over time and people (Dyballa et al. 2024, ICLR, openreview HM2E7fnw2U).
+"""Factors of connectivity over time and people (Dyballa et al. 2024, ICLR, arXiv:2402.14102).
 
 The co-activation of every pair of units, at every time, in every person, is a tensor that is not
 negative. It is approximated by a sum of few components, each the product of a weight for every unit
@@ -192,7 +192,9 @@ def _one_start(
     weights, factors = weights[order], [factor[:, order] for factor in factors]
     left = values - _rebuild(weights, factors)
     used = ~missing if missing is not None else np.ones(values.shape, dtype=bool)
-    return Factors(weights, factors, float(np.linalg.norm(left[used]) / np.linalg.norm(values[used])))
+    return Factors(
+        weights, factors, float(np.linalg.norm(left[used]) / np.linalg.norm(values[used]))
+    )
 
 
 def _rebuild(weights: np.ndarray, factors: Sequence[np.ndarray]) -> np.ndarray:

@@ -42,7 +42,10 @@ class Config(Denoising):
         6.0, gt=0, description="voxels are averaged in cubes of this size, the nodes of the graph"
     )
     density: float | None = Field(
-        0.005, gt=0, le=1, description="share of the pairs of nodes that is joined; null: threshold"
+        0.005,
+        gt=0,
+        le=1,
+        description="share of the pairs of nodes that is joined; null: threshold",
     )
     threshold: float | None = Field(
         None, ge=0, lt=1, description="nodes that correlate above it are joined (0.8 in the paper)"
