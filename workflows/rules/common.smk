@@ -204,6 +204,26 @@ def series_files(subject, seg):
     return [f"{output_stem(row)}_{ending}_series.nc" for row in SERIES[subject][seg]]
 
 
+def graph_runs(subject, ending):
+    """Return that output of cleaning for the runs that the subject's graph of voxels is made of."""
+    rows = next(iter(SERIES[subject].values()))
+    return [f"{output_stem(row)}_desc-{ending}" for row in rows]
+
+
+def graph_files():
+    """Return the files of graphs: of regions always, of voxels and over all where enabled."""
+    regions = {s: [seg for seg in SERIES[s] if seg != "sensors"] for s in SERIES}
+    found = [MEASURED.format(s=s, seg=seg) for s in regions for seg in regions[s]]
+    if SETTINGS.map_graphs.enabled:
+        mapped = "sub-{s}/connectivity/sub-{s}_graphs.nc"
+        found += [mapped.format(s=s) for s in SERIES if s in SCANNED]
+    if SETTINGS.factor_connectome.enabled and config.get("group", True):
+        # Clusters are each person's own regions.
+        shared = {seg for segs in regions.values() for seg in segs if seg != "clusters"}
+        found += [f"group/seg-{seg}_factors.tsv" for seg in sorted(shared)]
+    return found
+
+
 def segmented(pattern, subjects):
     """Return a file of every subject and set of regions that it has series of."""
     return [pattern.format(s=s, seg=seg) for s in subjects for seg in SERIES.get(s, ())]
@@ -383,6 +403,8 @@ def targets(until):
     files |= set(collect(always, s=TRIALLED))
     if "connect" in wanted:
         files |= {file for s in SUBJECTS for file in connected(s)}
+        files |= set(segmented(CONNECTED, SUBJECTS))
+        files |= set(graph_files())
     if "report" in wanted:
         files |= set(collect(groups["report"], s=SUBJECTS))
     if "evaluate" in wanted and SERIES and config.get("group", True):
@@ -416,6 +438,7 @@ def scores(wildcards):
     return collect(pattern, s=[subject for subject in subjects if subject in PICTURED])
 
 
+MEASURED = "sub-{s}/connectivity/sub-{s}_seg-{seg}_graphs.tsv"
 CONNECTED = "sub-{s}/connectivity/sub-{s}_seg-{seg}_connectivity.nc"
 DYNAMIC = "sub-{s}/connectivity/sub-{s}_seg-{seg}_dynamic.nc"
 COUPLED = "sub-{s}/connectivity/sub-{s}_seg-{seg}_coupling.nc"

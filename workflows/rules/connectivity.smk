@@ -71,6 +71,57 @@ rule connect:
         stage_command("connect")
 
 
+rule measure_graphs:
+    """Measure the graph of one subject's regions."""
+    input:
+        connectivity="sub-{subject}/connectivity/sub-{subject}_seg-{seg}_connectivity.nc",
+    output:
+        table="sub-{subject}/connectivity/sub-{subject}_seg-{seg}_graphs.tsv",
+    log:
+        "logs/measure_graphs/sub-{subject}_seg-{seg}.log",
+    params:
+        stage=stage_params("measure_graphs"),
+    shell:
+        stage_command("measure_graphs")
+
+
+rule map_graphs:
+    """Map the graph of one subject's voxels."""
+    input:
+        series=lambda wildcards: graph_runs(wildcards.subject, "clean_series.nc"),
+        confounds=lambda wildcards: graph_runs(wildcards.subject, "confounds_timeseries.tsv"),
+    output:
+        graphs="sub-{subject}/connectivity/sub-{subject}_graphs.nc",
+    log:
+        "logs/map_graphs/sub-{subject}.log",
+    params:
+        stage=stage_params("map_graphs"),
+    shell:
+        stage_command("map_graphs")
+
+
+rule factor_connectome:
+    """Factor the time-resolved connectivity of all subjects, and find blocks in its graphs."""
+    input:
+        series=lambda wildcards: [
+            file
+            for s in SERIES
+            if wildcards.seg in SERIES[s]
+            for file in series_files(s, wildcards.seg)
+        ],
+    output:
+        factors="group/seg-{seg}_factors.nc",
+        table="group/seg-{seg}_factors.tsv",
+    log:
+        "logs/factor_connectome/seg-{seg}.log",
+    conda:
+        "../envs/graph-tool.yaml"
+    params:
+        stage=stage_params("factor_connectome"),
+    shell:
+        stage_command("factor_connectome")
+
+
 rule evaluate_connectivity:
     """Tell people apart by their connectivity, and average it over people."""
     input:

@@ -20,8 +20,11 @@ from afterimage.stages.evaluate_subjects import Config as EvaluateSubjects
 from afterimage.stages.evaluate_time import Config as EvaluateTime
 from afterimage.stages.extract_features import Config as ExtractFeatures
 from afterimage.stages.extract_series import Config as ExtractSeries
+from afterimage.stages.factor_connectome import Config as FactorConnectome
 from afterimage.stages.fit_responses import Config as FitResponses
 from afterimage.stages.generate_connectivity import Config as GenerateConnectivity
+from afterimage.stages.map_graphs import Config as MapGraphs
+from afterimage.stages.measure_graphs import Config as MeasureGraphs
 from afterimage.stages.parcellate import Config as Parcellate
 from afterimage.stages.predict_phenotypes import Config as PredictPhenotypes
 from afterimage.stages.prepare_responses import Config as PrepareResponses
@@ -59,6 +62,9 @@ class Config(Settings):
     extract_series: ExtractSeries = ExtractSeries()
     prepare_series: PrepareSeries = PrepareSeries()
     connect: Connect = Connect()
+    measure_graphs: MeasureGraphs = MeasureGraphs()
+    map_graphs: MapGraphs = MapGraphs()
+    factor_connectome: FactorConnectome = FactorConnectome()
     fit_responses: FitResponses = FitResponses()
     clean_meeg: CleanMeeg = CleanMeeg()
     epoch_meeg: EpochMeeg = EpochMeeg()

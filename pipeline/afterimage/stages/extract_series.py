@@ -33,14 +33,9 @@ CITES = ("lindquist2019", "ciric2017", "abraham2014")
 log = logging.getLogger("afterimage")
 
 
-class Config(StageConfig):
-    """Which runs become series of regions, and what is taken out of them."""
+class Denoising(StageConfig):
+    """What a run is freed of, whatever is made of it."""
 
-    runs: Literal["auto", "all", "none"] = Field(
-        "auto",
-        description="auto: runs without events, and all where an atlas is given; all; or none. Of "
-        "EEG and MEG likewise",
-    )
     confounds: tuple[str, ...] = Field(
         ("motion", "motion_derivatives", "compcor"),
         description=f"groups of confounds regressed out: {', '.join(STRATEGIES)}",
@@ -55,9 +50,6 @@ class Config(StageConfig):
     min_degrees_of_freedom: int = Field(
         10, ge=1, description="a run that keeps fewer after all this is left out"
     )
-    on_bad_run: Literal["skip", "fail"] = Field(
-        "skip", description="whether a run that cannot be used is left out or stops the job"
-    )
 
     @model_validator(mode="after")
     def _is_possible(self) -> Self:
@@ -66,6 +58,19 @@ class Config(StageConfig):
         if self.high_pass_hz and self.low_pass_hz and self.high_pass_hz >= self.low_pass_hz:
             raise ValueError("high_pass_hz must be below low_pass_hz")
         return self
+
+
+class Config(Denoising):
+    """Which runs become series of regions, and what is taken out of them."""
+
+    runs: Literal["auto", "all", "none"] = Field(
+        "auto",
+        description="auto: runs without events, and all where an atlas is given; all; or none. Of "
+        "EEG and MEG likewise",
+    )
+    on_bad_run: Literal["skip", "fail"] = Field(
+        "skip", description="whether a run that cannot be used is left out or stops the job"
+    )
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,7 @@ def _extract(inputs: Inputs, outputs: Outputs, config: Config) -> None:
                 fix="delete the _parcels.nc file of the subject and run again",
             )  # fmt: skip
         rate_hz = float(series.attrs["sampling_rate_hz"])
-        confounds, names = _confounds(inputs.confounds, series.n_times, config, where)
+        confounds, names = read_confounds(inputs.confounds, series.n_times, config, where)
         free = projection(
             series.n_times, confounds=confounds, kept=~series.censored, sampling_rate_hz=rate_hz,
             high_pass_hz=config.high_pass_hz, low_pass_hz=config.low_pass_hz,
@@ -157,8 +162,8 @@ def _extract(inputs: Inputs, outputs: Outputs, config: Config) -> None:
         log.info("%s: %s", where, note)
 
 
-def _confounds(
-    path: Path, n_times: int, config: Config, where: str
+def read_confounds(
+    path: Path, n_times: int, config: Denoising, where: str
 ) -> tuple[np.ndarray, list[str]]:
     """Return the chosen columns of the table, (n_times, n), and their names."""
     if not config.confounds:
