@@ -403,7 +403,6 @@ def targets(until):
     files |= set(collect(always, s=TRIALLED))
     if "connect" in wanted:
         files |= {file for s in SUBJECTS for file in connected(s)}
-        files |= set(segmented(CONNECTED, SUBJECTS))
         files |= set(graph_files())
     if "report" in wanted:
         files |= set(collect(groups["report"], s=SUBJECTS))

@@ -157,7 +157,8 @@ def _table(model: type[BaseModel]) -> list[str]:
         else:
             kind = _type_name(field.annotation)
             words = (field.description or "names the method").replace("<", "&lt;")
-            rows.append(f"| `{name}` | {kind} | `{json.dumps(default)}` | {words} |")
+            told = "must be given" if field.is_required() else f"`{json.dumps(default)}`"
+            rows.append(f"| `{name}` | {kind} | {told} | {words} |")
     return [*rows, "", *nested]
 
 
