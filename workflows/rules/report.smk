@@ -3,7 +3,10 @@ rule report_subject:
     input:
         trials=trials,
         metrics=scores,
-        connectivity=lambda wildcards: segmented(CONNECTED, [wildcards.subject]),
+        connectivity=lambda wildcards: [
+            *segmented(CONNECTED, [wildcards.subject]),
+            *measured_graphs(wildcards.subject),
+        ],
     output:
         report=report(
             "sub-{subject}.html",

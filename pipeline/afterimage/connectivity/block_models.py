@@ -134,7 +134,7 @@ def _edges(weights: csr_array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _ordered(labels: np.ndarray) -> np.ndarray:
-    """Number labels from 1 on, the largest block first."""
+    """Return labels from 1 on, the largest block first."""
     found, first, inverse, counts = np.unique(
         labels, return_index=True, return_inverse=True, return_counts=True
     )
