@@ -22,6 +22,8 @@ from afterimage.stages import (
     extract_features,
     extract_series,
     fit_responses,
+    map_graphs,
+    measure_graphs,
     parcellate,
     prepare_responses,
     prepare_series,
@@ -51,6 +53,11 @@ SCANNED_SERIES: tuple[Link, ...] = (
     ("extract_series", extract_series, "**/func/{s}*_desc-denoised_series.json"),
 )
 CONNECTED: tuple[Link, ...] = (("connect", connect, "connectivity/{s}_seg-*_connectivity.json"),)
+#: Graphs of regions; sensors have none.
+GRAPHS: tuple[Link, ...] = (
+    ("measure_graphs", measure_graphs, "connectivity/{s}_seg-*_graphs.tsv"),
+)
+VOXEL_GRAPHS: tuple[Link, ...] = (("map_graphs", map_graphs, "connectivity/{s}_graphs.json"),)
 #: What follows EEG and MEG where there are pictures, and where there are none.
 TIMED: tuple[Link, ...] = (("evaluate_time", evaluate_time, "evaluation/{s}_time.json"),)
 CONDITIONS: tuple[Link, ...] = (
@@ -123,20 +130,22 @@ def chain(folder: Path, rows: Sequence[Row], sections: dict[str, Any]) -> list[L
     if recorded:
         first = [*RECORDED, *(CONNECTED if series else ()), *(RECORDED_TRIALS if trials else ())]
     elif scanned:
-        made = [*SCANNED_SERIES, *CONNECTED] if series else []
+        made = [*SCANNED_SERIES, *CONNECTED, *GRAPHS, *VOXEL_GRAPHS] if series else []
         first = [*SCANNED, *made, *(SCANNED_TRIALS if trials else ())]
     else:
         first = [
             *(PREPARED if trials else ()),
-            *([*PREPARED_SERIES, *CONNECTED] if series else ()),
+            *([*PREPARED_SERIES, *CONNECTED, *GRAPHS] if series else ()),
         ]
     links = [*first, *(PICTURED if has_pictures(rows) else ())]
     if recorded and trials:
         told = any(folder.glob("decoding/*_conditions.tsv"))
         links += TIMED if has_pictures(rows) else ()
         links += CONDITIONS if told or not has_pictures(rows) else ()
-    trained = sections.get("train_generator", {}).get("enabled")
-    return [link for link in links if link[0] != "train_generator" or trained]
+    # These run only where they are asked for.
+    optional = ("train_generator", "map_graphs")
+    off = [name for name in optional if not sections.get(name, {}).get("enabled")]
+    return [link for link in links if link[0] not in off]
 
 
 def stage_errors(root: Path, name: str, rows: Sequence[Row] = ()) -> list[StageError]:
