@@ -41,12 +41,12 @@ def test_regions_have_one_row_a_density(tmp_path: Path) -> None:
     made = tmp_path / "sub-1" / "connectivity" / "sub-1_seg-A_connectivity.nc"
     connect.run(connect.Inputs((series,)), connect.Outputs(made), connect.Config())
     outputs = measure_graphs.Outputs(made.with_name("sub-1_seg-A_graphs.tsv"))
-    config = measure_graphs.Config(densities=(0.2, 0.5))
+    config = measure_graphs.Config(densities=(0.27, 0.5))
     measure_graphs.run(measure_graphs.Inputs(made), outputs, config)
     rows = read_tsv(outputs.table)
     assert [row["roi"] for row in rows] == 2 * [f"R{i}" for i in range(12)]
     first = rows[:12]
-    assert sum(int(row["degree"]) for row in first) == 2 * round(0.2 * 66)
+    assert sum(int(row["degree"]) for row in first) == 2 * round(0.27 * 66)
     modules = [row["module"] for row in first]
     assert all(
         (modules[i] == modules[j]) == (i % 3 == j % 3) for i in range(12) for j in range(12)

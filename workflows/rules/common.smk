@@ -210,18 +210,22 @@ def graph_runs(subject, ending):
     return [f"{output_stem(row)}_desc-{ending}" for row in rows]
 
 
-def graph_files():
-    """Return the files of graphs: of regions always, of voxels and over all where enabled."""
-    regions = {s: [seg for seg in SERIES[s] if seg != "sensors"] for s in SERIES}
-    found = [MEASURED.format(s=s, seg=seg) for s in regions for seg in regions[s]]
-    if SETTINGS.map_graphs.enabled:
-        mapped = "sub-{s}/connectivity/sub-{s}_graphs.nc"
-        found += [mapped.format(s=s) for s in SERIES if s in SCANNED]
-    if SETTINGS.factor_connectome.enabled and config.get("group", True):
-        # Clusters are each person's own regions.
-        shared = {seg for segs in regions.values() for seg in segs if seg != "clusters"}
-        found += [f"group/seg-{seg}_factors.tsv" for seg in sorted(shared)]
+def measured_graphs(subject):
+    """Return the files of the graphs of one subject: of regions always, of voxels where enabled."""
+    regions = [seg for seg in SERIES.get(subject, ()) if seg != "sensors"]
+    found = [MEASURED.format(s=subject, seg=seg) for seg in regions]
+    if SETTINGS.map_graphs.enabled and subject in SCANNED and regions:
+        found.append(f"sub-{subject}/connectivity/sub-{subject}_graphs.nc")
     return found
+
+
+def factored():
+    """Return the tables of factors over people, where enabled."""
+    if not SETTINGS.factor_connectome.enabled or not config.get("group", True):
+        return []
+    # Sensors differ in place, and clusters are each person's own regions.
+    shared = sorted({seg for s in SERIES for seg in SERIES[s]} - {"sensors", "clusters"})
+    return [f"group/seg-{seg}_factors.tsv" for seg in shared]
 
 
 def segmented(pattern, subjects):
@@ -234,7 +238,8 @@ def connected(subject):
     wanted = [CONNECTED]
     wanted += [DYNAMIC] if SETTINGS.connect_dynamic.enabled else []
     wanted += [COUPLED] if SETTINGS.couple_states.enabled else []
-    return [file for pattern in wanted for file in segmented(pattern, [subject])]
+    files = [file for pattern in wanted for file in segmented(pattern, [subject])]
+    return [*files, *measured_graphs(subject)]
 
 
 def phenotype_tables():
@@ -402,8 +407,7 @@ def targets(until):
     ]
     files |= set(collect(always, s=TRIALLED))
     if "connect" in wanted:
-        files |= {file for s in SUBJECTS for file in connected(s)}
-        files |= set(graph_files())
+        files |= {file for s in SUBJECTS for file in connected(s)} | set(factored())
     if "report" in wanted:
         files |= set(collect(groups["report"], s=SUBJECTS))
     if "evaluate" in wanted and SERIES and config.get("group", True):

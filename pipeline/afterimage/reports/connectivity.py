@@ -58,6 +58,46 @@ class ConnectedRun:
 
 
 @dataclass(frozen=True, eq=False)
+class RegionGraph:
+    """The graph of the strongest connections of a person.
+
+    Parameters
+    ----------
+    density : float
+        Share of the pairs that is kept.
+    modularity : float
+    modules : array of int, shape (n_units,)
+        From 1 on.
+    measures : mapping of str to array of shape (n_units,)
+        ``degree``, ``clustering``, ``cycles``, ...
+    """
+
+    density: float
+    modularity: float
+    modules: np.ndarray
+    measures: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class VoxelMaps:
+    """Maps of the graph of voxels of a person, means over recordings.
+
+    Parameters
+    ----------
+    maps : mapping of str to array of shape (x, y, z)
+        NaN outside the brain.
+    affine : array of shape (4, 4)
+    densities, thresholds : sequence of float
+        Of each recording.
+    """
+
+    maps: Mapping[str, np.ndarray]
+    affine: np.ndarray
+    densities: Sequence[float]
+    thresholds: Sequence[float]
+
+
+@dataclass(frozen=True, eq=False)
 class Connectivity:
     """Connectivity on one set of regions or sensors: of a person, or averaged over people.
 
@@ -81,6 +121,10 @@ class Connectivity:
     parcels : bool
         Whether units are regions, not sensors.
     notes : sequence of str
+    graphs : sequence of RegionGraph
+        Of a person, one a density.
+    voxels : VoxelMaps, optional
+        Of a person, with the first set of regions.
     """
 
     seg: str
@@ -94,6 +138,8 @@ class Connectivity:
     similarity: Mapping[str, np.ndarray] = field(default_factory=dict)
     parcels: bool = True
     notes: Sequence[str] = ()
+    graphs: Sequence[RegionGraph] = ()
+    voxels: VoxelMaps | None = None
 
 
 def title_of(measure: str) -> str:

@@ -35,6 +35,8 @@ def subject_view(found: Sequence[Connectivity]) -> dict[str, Any] | None:
                 "n_runs": len(part.runs),
                 "measures": [title_of(name) for name in part.matrices],
                 "table": run_table(part),
+                "graphs": graph_table(part) if part.graphs else None,
+                "voxels": _voxel_sentence(part),
                 "notes": part.notes,
             }
             for part in found
@@ -70,6 +72,45 @@ def run_table(part: Connectivity) -> Table:
             )
         )
     return Table(f"Recordings, {part.seg}", columns, tuple(body), sortable=len(body) > 3)
+
+
+def graph_table(part: Connectivity) -> Table:
+    """Tabulate the graphs of a person, one row a density."""
+    columns = (
+        Column("Density", "share of the pairs that is kept, the strongest positive ones"),
+        Column("Mean degree", "neighbours of a region", numeric=True),
+        Column("Clustering", "share of the neighbours' pairs that are joined, mean", numeric=True),
+        Column("3-cycles", "in the whole graph", numeric=True),
+        Column("Modules", numeric=True),
+        Column("Modularity", numeric=True),
+    )
+    body = []
+    for graph in part.graphs:
+        values = graph.measures
+        cycles = int(values["cycles"].sum()) // 3
+        n_modules = int(graph.modules.max())
+        body.append(
+            (
+                Cell(f"{100 * graph.density:g} %"),
+                number_cell(f"{values['degree'].mean():.1f}", float(values["degree"].mean())),
+                number_cell(f"{values['clustering'].mean():.2f}", values["clustering"].mean()),
+                number_cell(str(cycles), cycles),
+                number_cell(str(n_modules), n_modules),
+                number_cell(f"{graph.modularity:.2f}", graph.modularity),
+            )
+        )
+    return Table(f"Graphs, {part.seg}", columns, tuple(body))
+
+
+def _voxel_sentence(part: Connectivity) -> str:
+    """Say how dense the graphs of voxels are, which thresholds make depend on noise and motion."""
+    if part.voxels is None:
+        return ""
+    said = [
+        f"{100 * density:.2g} % of the pairs above {threshold:.2f}"
+        for density, threshold in zip(part.voxels.densities, part.voxels.thresholds, strict=True)
+    ]
+    return f"Graphs of voxels join, recording by recording: {'; '.join(said)}."
 
 
 def _count(value: int) -> str:

@@ -153,6 +153,8 @@ def _connectivity_tags(report: SubjectReport | GroupReport) -> set[str]:
     if not report.connectivity:
         return set()
     tags = {f"measure:{measure}" for part in report.connectivity for measure in part.matrices}
+    tags |= {"graphs"} if any(part.graphs for part in report.connectivity) else set()
+    tags |= {"voxel_graphs"} if any(part.voxels for part in report.connectivity) else set()
     if isinstance(report, SubjectReport):
         extracted = report.scans is not None and any(part.parcels for part in report.connectivity)
         kinds = {"extracted" if extracted else "prepared" if part.parcels else "sensors"

@@ -8,8 +8,8 @@ import numpy as np
 
 from afterimage.connectivity.measures import SENSORS
 from afterimage.io.arrays import open_dataset
-from afterimage.io.tables import read_tsv
-from afterimage.reports.connectivity import ConnectedRun, Connectivity
+from afterimage.io.tables import Row, read_tsv
+from afterimage.reports.connectivity import ConnectedRun, Connectivity, RegionGraph, VoxelMaps
 from afterimage.stages.series_files import Recording, read_recording
 
 #: Rows and samples of a carpet, at most, and recordings that are shown with one.
@@ -51,9 +51,52 @@ def read_connectivity(folder: Path, name: str) -> list[Connectivity]:
                     runs=runs,
                     parcels=not kinds & SENSORS,
                     notes=[note for note in notes.split("; ") if note],
+                    graphs=_graphs(path.with_name(f"{name}_seg-{seg}_graphs.tsv")),
+                    voxels=None if found else _voxels(path.with_name(f"{name}_graphs.nc")),
                 )
             )
     return found
+
+
+def _graphs(path: Path) -> list[RegionGraph]:
+    """Read the graphs of the regions of one subject, by density; none where they are absent."""
+    by_density: dict[str, list[Row]] = {}
+    for row in read_tsv(path) if path.is_file() else []:
+        by_density.setdefault(row["density"], []).append(row)
+    about = ("density", "roi", "network", "module", "modularity")
+    return [
+        RegionGraph(
+            float(density),
+            float(rows[0]["modularity"]),
+            np.array([int(row["module"]) for row in rows]),
+            {
+                name: np.array([float(row[name]) for row in rows])
+                for name in rows[0]
+                if name not in about
+            },
+        )
+        for density, rows in by_density.items()
+    ]
+
+
+def _voxels(path: Path) -> VoxelMaps | None:
+    """Read the maps of the graph of voxels of one subject; None where they were not made."""
+    if not path.is_file():
+        return None
+    with open_dataset(path) as dataset:
+        mean = dataset["maps"].values.mean(axis=0)
+        place = tuple(dataset[axis].values for axis in "ijk")
+        node = dataset["node_of_voxel"].values
+        maps = {}
+        for name, values in zip(dataset["measure"].values.astype(str).tolist(), mean, strict=True):
+            maps[name] = np.full(tuple(dataset.attrs["shape"]), np.nan)
+            maps[name][place] = values[node]
+        return VoxelMaps(
+            maps,
+            np.asarray(dataset.attrs["affine"], dtype=float).reshape(4, 4),
+            dataset["density"].values.tolist(),
+            dataset["threshold"].values.tolist(),
+        )
 
 
 def _run(folder: Path, name: str, seg: str, dataset: object, index: int) -> ConnectedRun:

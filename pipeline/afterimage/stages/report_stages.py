@@ -24,6 +24,8 @@ from afterimage.stages import (
     extract_features,
     extract_series,
     fit_responses,
+    map_graphs,
+    measure_graphs,
     parcellate,
     prepare_responses,
     prepare_series,
@@ -58,6 +60,11 @@ CONNECTED_MORE: tuple[Link, ...] = (
     ("connect_dynamic", connect_dynamic, "connectivity/{s}_seg-*_dynamic.json"),
     ("couple_states", couple_states, "connectivity/{s}_seg-*_coupling.json"),
 )
+#: Graphs of regions; sensors have none.
+GRAPHS: tuple[Link, ...] = (
+    ("measure_graphs", measure_graphs, "connectivity/{s}_seg-*_graphs.tsv"),
+)
+VOXEL_GRAPHS: tuple[Link, ...] = (("map_graphs", map_graphs, "connectivity/{s}_graphs.json"),)
 #: What follows EEG and MEG where there are pictures, and where there are none.
 TIMED: tuple[Link, ...] = (("evaluate_time", evaluate_time, "evaluation/{s}_time.json"),)
 CONDITIONS: tuple[Link, ...] = (
@@ -132,19 +139,21 @@ def chain(folder: Path, rows: Sequence[Row], sections: dict[str, Any]) -> list[L
     if recorded:
         first = [*RECORDED, *connected, *(RECORDED_TRIALS if trials else ())]
     elif scanned:
-        made = [*SCANNED_SERIES, *connected] if series else []
+        made = [*SCANNED_SERIES, *connected, *GRAPHS, *VOXEL_GRAPHS] if series else []
         first = [*SCANNED, *made, *(SCANNED_TRIALS if trials else ())]
     else:
         first = [
             *(PREPARED if trials else ()),
-            *([*PREPARED_SERIES, *connected] if series else ()),
+            *([*PREPARED_SERIES, *connected, *GRAPHS] if series else ()),
         ]
     links = [*first, *(PICTURED if has_pictures(rows) else ())]
     told = any(folder.glob("decoding/*_conditions.tsv"))
     links += TIMED if recorded and trials and has_pictures(rows) else ()
     links += CONDITIONS if told or (recorded and trials and not has_pictures(rows)) else ()
-    trained = sections.get("train_generator", {}).get("enabled")
-    return [link for link in links if link[0] != "train_generator" or trained]
+    # These run only where they are asked for.
+    optional = ("train_generator", "map_graphs")
+    off = [name for name in optional if not sections.get(name, {}).get("enabled")]
+    return [link for link in links if link[0] not in off]
 
 
 def stage_errors(root: Path, name: str, rows: Sequence[Row] = ()) -> list[StageError]:

@@ -11,6 +11,7 @@ from afterimage.reports.figures import (
     dynamic,
     estimates,
     evoked,
+    graphs,
     group,
     meeg,
     phenotypes,
@@ -52,6 +53,8 @@ SUBJECT_FIGURES: Mapping[str, Callable[[SubjectReport], list[Panel]]] = {
     "dynamic": lambda report: [
         panel for part in report.dynamic for panel in dynamic.dynamic_panels(part)
     ],
+    "graph_modules": graphs.module_panels,
+    "graph_voxels": graphs.voxel_panels,
     "decoding_fit": decoding.fit_panels,
     "decoding_penalties": decoding.penalty_panels,
     "decoding_blocks": decoding.block_panels,
