@@ -174,14 +174,14 @@ def _one_start(
     # Entries of the start sum to those of the tensor, in the mean.
     level = (values.mean() / rank) ** (1 / values.ndim) * 2
     model: Any = CPTensor((np.ones(rank), [level * rng.random((n, rank)) for n in values.shape]))
-    hidden = missing is not None and bool(missing.any())
+    hidden = missing if missing is not None and missing.any() else None
     filled = values
-    for _ in range(n_fills if hidden else 1):
-        if hidden:
-            filled = np.where(missing, _rebuild(*model), values)
+    for _ in range(1 if hidden is None else n_fills):
+        if hidden is not None:
+            filled = np.where(hidden, _rebuild(*model), values)
         model = non_negative_parafac_hals(
             filled, rank, init=model, tol=1e-7,
-            n_iter_max=max(1, n_iter_max // n_fills) if hidden else n_iter_max,
+            n_iter_max=n_iter_max if hidden is None else max(1, n_iter_max // n_fills),
         )  # fmt: skip
     weights, factors = np.asarray(model[0], dtype=np.float64), []
     for factor in model[1]:

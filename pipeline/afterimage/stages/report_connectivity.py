@@ -28,7 +28,7 @@ def read_connectivity(folder: Path, name: str) -> list[Connectivity]:
     name : str
         ``sub-01``.
     """
-    found = []
+    found: list[Connectivity] = []
     for path in sorted((folder / "connectivity").glob(f"{name}_seg-*_connectivity.nc")):
         with open_dataset(path) as dataset:
             values = dataset["connectivity"].values.mean(axis=0)
