@@ -30,7 +30,7 @@ def random_graph(ratio: float, n_nodes: int = 200, seed: int = 0) -> tuple[csr_a
 
 def test_fallback_finds_blocks_of_weights_and_says_what_it_is() -> None:
     graph, truth = random_graph(4.0)
-    found = fit_blocks(graph, n_starts=10)
+    found = fit_blocks(graph, n_starts=5)
     assert normalized_mutual_info_score(truth, found.labels) >= 0.9
     assert found.n_blocks == 4
     assert found.method == LEIDEN
