@@ -26,14 +26,10 @@ rule report_group:
         metrics=scores,
         connectivity="group/connectivity.tsv" if SERIES else [],
         phenotypes=(
-            "group/phenotypes.tsv"
-            if SERIES and SETTINGS.predict_phenotypes.targets
-            else []
+            "group/phenotypes.tsv" if SERIES and SETTINGS.predict_phenotypes.targets else []
         ),
         generative=(
-            "group/generative.tsv"
-            if SERIES and SETTINGS.generate_connectivity.enabled
-            else []
+            "group/generative.tsv" if SERIES and SETTINGS.generate_connectivity.enabled else []
         ),
     output:
         report=report("group.html", caption="../report/group.rst", category="Group"),
