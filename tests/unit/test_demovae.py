@@ -37,7 +37,7 @@ def simulate(n: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
 def trained() -> tuple[DemoVAE, np.ndarray, dict[str, np.ndarray]]:
     edges, demographics = simulate(160)
     own = {name: values[:120] for name, values in demographics.items()}
-    return DemoVAE(4, 250, 3e-3).fit(edges[:120], own), edges, demographics
+    return DemoVAE(2, 600, 1e-3).fit(edges[:120], own), edges, demographics
 
 
 def test_samples_follow_the_demographics_that_are_asked_for(trained: Any) -> None:
@@ -65,7 +65,7 @@ def test_rewriting_removes_the_site(trained: Any) -> None:
         of = demographics["site"] == "a"
         gap.append(np.abs(values[of].mean(axis=0) - values[~of].mean(axis=0)).mean())
     assert gap[1] < 0.5 * gap[0]
-    assert model.latents(edges).shape == (160, 4)
+    assert model.latents(edges).shape == (160, 2)
 
 
 def test_random_numbers_of_others_are_left_alone() -> None:
