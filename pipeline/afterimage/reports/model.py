@@ -314,8 +314,6 @@ class GroupReport:
         All of them, the failed ones too.
     metrics : sequence of Row
         The rows of all subjects, with ``subject`` filled in.
-    phenotypes : sequence of Row
-        As in ``group/phenotypes.tsv``.
     generated : sequence of Row
         As in ``group/generative.tsv``.
     generated_values : (array, array), optional
@@ -337,6 +335,8 @@ class GroupReport:
         As in `SubjectReport`.
     pretraining : sequence of PretrainedModel
         Masked models of the series of all people.
+    phenotypes : sequence of Row
+        As in ``group/phenotypes.tsv``.
     headline_metric, facts
         As in `SubjectReport`.
     connectivity : sequence of Connectivity
@@ -345,9 +345,6 @@ class GroupReport:
 
     subjects: Sequence[GroupSubject]
     metrics: Sequence[Row] = ()
-    phenotypes: Sequence[Row] = ()
-    generated: Sequence[Row] = ()
-    generated_values: tuple[np.ndarray, np.ndarray] | None = None
     leak_linter: Sequence[Mapping[str, Any]] = ()
     conditions: Sequence[ConditionScore] = ()
     condition_notes: Sequence[str] = ()
@@ -362,6 +359,9 @@ class GroupReport:
     config_changes: Sequence[ConfigChange] = ()
     config_hash: str = ""
     pretraining: Sequence[PretrainedModel] = ()
+    phenotypes: Sequence[Row] = ()
+    generated: Sequence[Row] = ()
+    generated_values: tuple[np.ndarray, np.ndarray] | None = None
     headline_metric: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
     connectivity: Sequence[Connectivity] = ()

@@ -139,13 +139,14 @@ def run(
     columns: dict[str, Column] = {}
     for name, target in config.targets.items():
         try:
-            columns[name] = read_column(inputs.tables, target.file, target.column, target.where)
-            if not columns[name].values:
+            column = read_column(inputs.tables, target.file, target.column, target.where)
+            if not column.values:
                 raise InputError(
                     "a phenotype has no value", where=f"predict_phenotypes.targets.{name}",
                     found=f"{target.column} of {target.file} is n/a for everybody",
                     expected="values", fix="correct the column, or where",
                 )  # fmt: skip
+            columns[name] = column
         except AfterimageError as error:
             errors.append(error)
             rows.append({"target": name, "note": error.what})
