@@ -156,6 +156,8 @@ def test_subjects_of_two_modalities_must_choose(study: Path) -> None:
     assert mixed_modalities(chosen) == chosen
     # At rest in another scanner: the modality with events counts, the others are left out.
     (study / "sub-02/func/sub-02_task-view_events.tsv").unlink()
+    bold = study / "sub-02/func/sub-02_task-view_bold.nii.gz"
+    bold.rename(bold.with_name("sub-02_task-still_bold.nii.gz"))
     kept = mixed_modalities(index_dataset(study))
     assert [row["modality"] for row in kept if row["subject"] == "02"] == ["eeg", "eeg"]
     assert not problems(kept)

@@ -98,7 +98,7 @@ def keys(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
                 continue
             yield f"## {section}", key
             for member in members(value.annotation):
-                kind = member.model_fields["kind"].default
+                kind = getattr(member.model_fields.get("kind"), "default", "")
                 for name, inner_value in member.model_fields.items():
                     if not hidden(inner_value):
                         yield f"### {key}: `kind: {kind}`", name

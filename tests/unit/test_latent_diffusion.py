@@ -152,6 +152,7 @@ def test_choice_turns_with_the_embedding_function(
 
 
 def test_guidance_algebra(generator: Path) -> None:
+    torch.manual_seed(0)
     noisy, condition = torch.randn(2, *SHAPE), torch.randn(2, WIDTH)
     step = torch.tensor(500)
     with torch.inference_mode():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,15 +31,15 @@ K_VALUES = (16, 64, 180)
 
 
 def make_study(shared: float = 0.5, own: float = 0.8, noise: float = 2.0, seed: int = 0):
-    """Four people with the same tuning: patterns are part their own, part everybody's."""
+    """Four people with the same tuning: topographies are part their own, part everybody's."""
     rng = np.random.default_rng(seed)
     sensors = brains.layout(16, 25.0)
     made = brains.make_brains(5, sensors, noise, rng)
     features = brains.embeddings(240, rng)
     subjects = {}
     for number, brain in enumerate(made[1:]):
-        patterns = shared * made[0].patterns + own * brain.patterns
-        brain = brains.Brain(patterns, brain.space, brain.time)
+        topography = shared * made[0].topography + own * brain.topography
+        brain = replace(brain, topography=topography)
         rows = np.repeat(np.arange(200, 240), 4)
         train, test = brain.respond(features[:200], rng), brain.respond(features[rows], rng)
         values, axes = np.linalg.eigh(np.einsum("nut,nvt->uv", train, train) / train[:, 0].size)
@@ -152,7 +153,7 @@ class Recorder:
         return [*model, name]
 
     def similarities(self, model, responses, name):
-        assert responses.shape[1:] == (16, 14)
+        assert responses.shape[1:] == (16, 27)
         return np.tile(np.arange(len(TEST), dtype=float), (len(responses), 1))
 
 

@@ -17,7 +17,7 @@ from afterimage.bids.entities import natural_key
 from afterimage.bids.files import list_folder
 from afterimage.bids.names import SUBJECT
 from afterimage.bids.prepared_series import series_rows
-from afterimage.bids.rows import one_line
+from afterimage.bids.rows import events_error, one_line
 from afterimage.bids.scans import Scans, scan_rows
 from afterimage.bids.stimuli import stimulus_table
 from afterimage.errors import InputError
@@ -97,6 +97,11 @@ def index_dataset(
     rows: list[Row] = []
     for name in folders:
         rows += _subject_rows(bids_dir, name, scans, table)
+    told = {row["task"] for row in rows if row["events"] != "n/a"}
+    for row in rows:  # a task with events here and none there: a file is missing, nobody rested
+        scan = row["recording"] if row["bold"] == "n/a" else row["bold"]
+        if scan != "n/a" and row["problem"] == row["events"] == "n/a" and row["task"] in told:
+            row["problem"] = one_line(events_error(row["subject"], scan, row["task"]))
     kinds = ("bold", "recording", "series")
     scanned = any(row[kind] != "n/a" for row in rows for kind in kinds)
     if not (has_table or scanned or scans.seen["task"]):

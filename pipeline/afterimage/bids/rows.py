@@ -54,6 +54,17 @@ def check_folder(scans: Scans, label: str, file: BidsFile, folder: str, ending: 
         )  # fmt: skip
 
 
+def events_error(label: str, scan: str, task: str) -> InputError:
+    """Return the error of a run without events whose task has events elsewhere."""
+    run = scan.rpartition("/")[2].rpartition("_")[0]
+    return InputError(
+        "a run has no events", where=f"sub-{label}, {scan}",
+        found=f"no file of events applies to it; other runs of task-{task} have events",
+        expected=f"{run}_events.tsv beside it, or one above that applies",
+        fix="add the file; to leave the run out, choose tasks or sessions",
+    )  # fmt: skip
+
+
 def names_pictures(scans: Scans, label: str, events: str) -> str:
     """Say by the header of the events whether the pictures are known: yes or no."""
     try:

@@ -132,7 +132,7 @@ def decode(
 
 
 def gaussian_gram(features: np.ndarray) -> np.ndarray:
-    """Return exp(-|x - y|^2 / median |x - y|^2), (n_people, n_people)."""
+    """Return ``exp(-d / median d)`` of the squared distances d, (n_people, n_people)."""
     squares = np.square(features).sum(axis=1)
     distance = np.maximum(squares[:, None] + squares - 2 * features @ features.T, 0)
     middle = np.median(distance[np.triu_indices(len(distance), 1)])

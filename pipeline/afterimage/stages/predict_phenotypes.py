@@ -28,7 +28,7 @@ from afterimage.stages.phenotype_files import (
 from afterimage.stages.runner import record_skipped
 
 VERSION = 1
-CITES = ("varoquaux2017", "saunders1998", "winkler2015", "snoek2019", "dadi2019")
+CITES = ("varoquaux2017", "an2007", "winkler2015", "snoek2019", "dadi2019")
 
 log = logging.getLogger("afterimage")
 
