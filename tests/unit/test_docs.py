@@ -98,10 +98,11 @@ def keys(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
                 continue
             yield f"## {section}", key
             for member in members(value.annotation):
-                kind = getattr(member.model_fields.get("kind"), "default", "")
+                named = member.model_fields.get("kind")
+                told = f": `kind: {named.default}`" if named else ""
                 for name, inner_value in member.model_fields.items():
                     if not hidden(inner_value):
-                        yield f"### {key}: `kind: {kind}`", name
+                        yield f"### {key}{told}", name
 
 
 def members(annotation: Any) -> Iterator[type[BaseModel]]:
