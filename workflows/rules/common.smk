@@ -427,6 +427,20 @@ def targets(until):
     return [*sorted(files), "group.html"] if group else sorted(files)
 
 
+def told_apart(subject):
+    """Return the table of conditions of one subject; none where there are pictures."""
+    return collect(
+        "sub-{s}/decoding/sub-{s}_conditions.tsv", s=[s for s in [subject] if s in UNPICTURED]
+    )
+
+
+def timed(subject):
+    """Return the scores over time of one subject; none without pictures."""
+    return collect(
+        "sub-{s}/evaluation/sub-{s}_time.tsv", s=[s for s in [subject] if s in PICTURED]
+    )
+
+
 def trials(wildcards):
     """Return the trials of one subject; a subject at rest has none."""
     return collect(

@@ -4,6 +4,8 @@ rule report_subject:
         trials=trials,
         metrics=scores,
         connectivity=lambda wildcards: connected(wildcards.subject),
+        conditions=lambda wildcards: told_apart(wildcards.subject),
+        timing=lambda wildcards: timed(wildcards.subject),
     output:
         report=report(
             "sub-{subject}.html",

@@ -68,6 +68,8 @@ class Inputs:
     trials: Path | None = None
     metrics: Path | None = None
     connectivity: tuple[Path, ...] = ()
+    conditions: tuple[Path, ...] = ()
+    timing: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
