@@ -172,12 +172,20 @@ def run(
     )  # fmt: skip
 
 
-def run_and_kill(*arguments: object, after_s: float) -> bool:
-    """Start the command line, kill it and all its children after a while; tell whether it ran."""
+def run_and_kill(*arguments: object, logs: Path, after_s: float) -> bool:
+    """Start the command line, kill it and all its children a while after its workflow began.
+
+    It has begun when the folder of the run appears in ``logs``; a busy machine takes longer to get
+    there. Returns whether it was still running when it was killed.
+    """
+    known = set(logs.glob("2*"))
     process = subprocess.Popen(
         command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         env=environment(), start_new_session=True,
     )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while set(logs.glob("2*")) == known and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
     try:
         process.wait(timeout=after_s)
     except subprocess.TimeoutExpired:

@@ -58,7 +58,9 @@ def test_killed_and_resumed(tools: Any, finished: Any, tmp_path: Path) -> None:
     arguments = [finished.study.folder, out, "participant", "--config", finished.config]
     rng = random.Random(20)
     kills = sum(
-        tools.run_and_kill(*arguments, "--cores", 2, after_s=rng.uniform(3.0, 9.0))
+        tools.run_and_kill(
+            *arguments, "--cores", 2, logs=out / "logs", after_s=rng.uniform(0.5, 6.0)
+        )
         for _ in range(5)
     )
     assert kills == 5, "the run ended before it was killed"
