@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.sparse import csr_array
-from sklearn.metrics import normalized_mutual_info_score
+from sklearn.metrics import homogeneity_score, normalized_mutual_info_score
 
 from afterimage.connectivity.block_models import (
     GRAPH_TOOL,
@@ -55,8 +55,10 @@ def test_blocks_of_edges_are_found_too() -> None:
     truth = np.repeat([0, 1], [40, 30])
     edge = np.triu(rng.random((70, 70)) < np.where(truth[:, None] == truth, 0.4, 0.1), 1)
     found = fit_blocks(csr_array((edge | edge.T).astype(float)), n_starts=3)
-    assert normalized_mutual_info_score(truth, found.labels) > 0.9
-    assert found.labels[0] == 1  # the larger block is the first
+    # Modularity may split a dense block further; it mixes none.
+    assert homogeneity_score(truth, found.labels) > 0.95
+    assert 2 <= found.n_blocks <= 3
+    assert (np.diff(np.bincount(found.labels)[1:]) <= 0).all()  # the largest block is the first
 
 
 @pytest.mark.slow
