@@ -133,10 +133,6 @@ def test_subjects_that_share_a_model_do_better_with_a_quarter_of_the_trials(smal
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
-@pytest.mark.xfail(
-    strict=False,
-    reason="with seed 0, .646 of .766: .843 of the matched filter, not yet .85; other claims held",
-)
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_full_study(tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]) -> None:
     study = make_study(layout(), 4, 3000, 4.5, seed, tmp_path / "responses.npy")
@@ -152,8 +148,9 @@ def test_full_study(tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str
         print(f"alone {whole} of the first; a quarter: shared {quarter}, alone {alone}")
     assert found[0] >= 2 * ridge
     assert whole >= 2 * ridge
-    assert found.mean() >= 0.85 * oracle.mean()
     assert quarter.mean() >= alone.mean()
+    if found.mean() < 0.85 * oracle.mean():  # with seed 0: .646 of .766, .843
+        pytest.xfail(f"{found.mean() / oracle.mean():.3f} of the matched filter, the goal is 0.85")
 
 
 def whitener(responses: np.ndarray) -> np.ndarray:

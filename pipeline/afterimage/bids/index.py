@@ -97,11 +97,7 @@ def index_dataset(
     rows: list[Row] = []
     for name in folders:
         rows += _subject_rows(bids_dir, name, scans, table)
-    told = {row["task"] for row in rows if row["events"] != "n/a"}
-    for row in rows:  # a task with events here and none there: a file is missing, nobody rested
-        scan = row["recording"] if row["bold"] == "n/a" else row["bold"]
-        if scan != "n/a" and row["problem"] == row["events"] == "n/a" and row["task"] in told:
-            row["problem"] = one_line(events_error(row["subject"], scan, row["task"]))
+    _name_missing_events(rows)
     kinds = ("bold", "recording", "series")
     scanned = any(row[kind] != "n/a" for row in rows for kind in kinds)
     if not (has_table or scanned or scans.seen["task"]):
@@ -124,6 +120,15 @@ def index_dataset(
                 fix="check the names of tasks and sessions asked for",
             )
     return rows
+
+
+def _name_missing_events(rows: list[Row]) -> None:
+    """Mark runs without events of a task that has some elsewhere: a file is missing, nobody rested."""
+    told = {row["task"] for row in rows if row["events"] != "n/a"}
+    for row in rows:
+        scan = row["recording"] if row["bold"] == "n/a" else row["bold"]
+        if scan != "n/a" and row["problem"] == row["events"] == "n/a" and row["task"] in told:
+            row["problem"] = one_line(events_error(row["subject"], scan, row["task"]))
 
 
 def _subject_folders(bids_dir: Path) -> list[str]:
