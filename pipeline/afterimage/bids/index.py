@@ -97,7 +97,7 @@ def index_dataset(
     rows: list[Row] = []
     for name in folders:
         rows += _subject_rows(bids_dir, name, scans, table)
-    _name_missing_events(rows)
+    _name_missing_events(rows, scans.told)
     kinds = ("bold", "recording", "series")
     scanned = any(row[kind] != "n/a" for row in rows for kind in kinds)
     if not (has_table or scanned or scans.seen["task"]):
@@ -122,9 +122,8 @@ def index_dataset(
     return rows
 
 
-def _name_missing_events(rows: list[Row]) -> None:
+def _name_missing_events(rows: list[Row], told: set[str]) -> None:
     """Mark runs without events of a task that has some elsewhere: a file is missing, nobody rested."""
-    told = {row["task"] for row in rows if row["events"] != "n/a"}
     for row in rows:
         scan = row["recording"] if row["bold"] == "n/a" else row["bold"]
         if scan != "n/a" and row["problem"] == row["events"] == "n/a" and row["task"] in told:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -55,6 +55,8 @@ class Scans:
         Labels asked for; empty means all.
     seen : dict
         Labels of tasks and sessions met so far.
+    told : set of str
+        Tasks that have events in some session of some subject, asked for or not.
     """
 
     bids_dir: str
@@ -66,14 +68,21 @@ class Scans:
     tasks: frozenset[str] = frozenset()
     sessions: frozenset[str] = frozenset()
     seen: dict[str, set[str]] = field(default_factory=lambda: {"task": set(), "ses": set()})
+    told: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._raw_root = folder_files(self.raw)
+        self._note_events(file for file in self._raw_root if file.name.suffix == "events")
         self._roots = {made.path: folder_files(made.path) for made in self.derivatives}
 
     def list_raw(self, subject: str) -> SubjectFiles:
-        """List a subject's raw scans."""
-        return SubjectFiles(self._raw_root, self.raw, subject, raw=True)
+        """List a subject's raw scans, and note which tasks have events."""
+        files = SubjectFiles(self._raw_root, self.raw, subject, raw=True)
+        self._note_events(files.find("events", (".tsv",)))
+        return files
+
+    def _note_events(self, files: Iterable[BidsFile]) -> None:
+        self.told.update(file.name.entities.get("task", "") for file in files)
 
     def list_derivative(self, made: Derivative, subject: str) -> SubjectFiles:
         """List a subject's files in one derivative dataset."""
