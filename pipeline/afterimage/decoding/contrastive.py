@@ -2,9 +2,10 @@
 
 The encoder is in `afterimage.networks.brain_module`, the loss in `afterimage.training.contrastive`.
 What differs: a small encoder by default, which begins as a low-rank encoding model turned round
-(`afterimage.decoding.low_rank`), not at random; responses are whitened; early stopping by the mean
-log rank of held-out concepts of the training part; blocks other than the target by ridge
-regression on the representation.
+(`afterimage.decoding.low_rank`), not at random; responses are whitened; images are compared by the
+likelihood of that model, not by cosine, with a size of their response for each subject; early
+stopping by the mean log rank of held-out concepts of the training part; blocks other than the
+target by ridge regression on the representation.
 """
 
 from __future__ import annotations
