@@ -243,7 +243,8 @@ def test_average_that_scores_best_is_kept_and_patience_ends_the_run() -> None:
         LoopSettings(n_steps=500, batch_size=1, ema_decay=0.9), random_state=0,
         early_stopping=stopping,
     )  # fmt: skip
-    assert len(losses) == 5 * (best_at + 4)
+    assert len(losses) == 5 * (best_at - 1 + 4)
+    assert seen[0] == 0  # what it begins with
     assert float(model.weight.detach()) == pytest.approx(seen[best_at - 1])
     assert seen == sorted(seen)
 

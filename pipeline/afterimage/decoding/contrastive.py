@@ -26,6 +26,9 @@ class ContrastiveSettings(NetworkSettings):
     kind: Literal["contrastive"] = Field(
         "contrastive", description="Sensor attention, subject layers, dilated convolutions."
     )
+    learning_rate: float = Field(
+        3e-4, gt=0, description="Highest learning rate of AdamW; more undoes the start."
+    )
     n_virtual: int = Field(
         320, ge=1, description="Virtual channels of the sensor attention, at most the sensors."
     )

@@ -48,6 +48,8 @@ class LoopSettings(Settings):
 class EarlyStopping:
     """Keeps the averaged weights that score best on held-out examples, and says when to stop.
 
+    The weights a run begins with are the first to be looked at.
+
     Parameters
     ----------
     score : callable
@@ -187,6 +189,8 @@ def train(
     kept = (parameters, others, average, optimizer, losses, early_stopping)
     if checkpoint_folder is not None:
         done = load_checkpoint(checkpoint_folder, *kept)
+    if early_stopping and not done:
+        early_stopping.look(0, objective, parameters, average)
     share = slice(accelerator.process_index, None, accelerator.num_processes)
     while done < settings.n_steps and not (early_stopping and early_stopping.stopped):
         step = done
