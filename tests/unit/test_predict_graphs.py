@@ -87,7 +87,7 @@ def predict(study: tuple[Path, Inputs], name: str, **config: Any) -> list[dict[s
 
 def test_maps_of_voxels_tell_planted_groups_apart_and_shuffled_ones_not(mapped: Any) -> None:
     rows = predict(
-        mapped, "maps", group_column="family",
+        mapped, "maps", group_column="family", n_folds=3,
         targets={name: {"column": name} for name in ("group", "shuffled", "score")},
     )  # fmt: skip
     of = {(r["target"], r["features"], r["metric"]): r for r in rows}

@@ -90,6 +90,8 @@ def out_of_fold(
     InputError
         If a value is not finite, maps do not vary, or there is one class.
     """
+    from sklearn import config_context
+
     values = np.asarray(maps, dtype=np.float64)
     n_classes = n_classes or int(labels.max()) + 1
     if len(np.unique(labels)) < 2:
@@ -124,8 +126,9 @@ def out_of_fold(
             share = np.bincount(known, minlength=n_classes) / len(known)
             part = np.zeros((len(held), n_classes))
             if (share > 0).sum() > 1 and fitted.shape[1]:
-                model.fit(fitted, known)
-                part[:, model.classes_] = model.predict_proba(held)
+                # Values are checked above; checks anew in every fit take most of the time.
+                with config_context(assume_finite=True, skip_parameter_validation=True):
+                    part[:, model.fit(fitted, known).classes_] = model.predict_proba(held)
             else:
                 part[:, known[0]] = 1.0
             outputs[test, column] = part / np.where(share > 0, share, 1.0)
