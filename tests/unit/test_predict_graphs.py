@@ -100,7 +100,9 @@ def test_maps_of_voxels_tell_planted_groups_apart_and_shuffled_ones_not(mapped: 
     assert "classes control (20), patient (20)" in planted["protocol"]
     for metric in ("balanced_accuracy", "auc"):
         null = of["shuffled", "voxels_cycles", metric]
-        assert float(null["chance_low"]) <= float(null["value"]) <= float(null["chance_high"]), null
+        assert float(null["chance_low"]) <= float(null["value"]) <= float(null["chance_high"]), (
+            null
+        )
     for rival in ("motion", "phenotypes"):
         row = of["group", rival, "balanced_accuracy"]
         assert row["role"] == "rival"

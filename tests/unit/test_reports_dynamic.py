@@ -23,7 +23,8 @@ NAN = float("nan")
 def row(quantity: str, value: float, p: float, state: float = NAN) -> dict:
     analysis = "windows" if quantity == "variance" else "window_states"
     return {
-        "analysis": analysis, "recording": "ses-1", "quantity": quantity, "state": state, "value": value, "p": p,
+        "analysis": analysis, "recording": "ses-1", "quantity": quantity, "state": state,
+        "value": value, "p": p,
         "chance": 1.0, "chance_low": 0.8, "chance_high": 1.2,
     }  # fmt: skip
 

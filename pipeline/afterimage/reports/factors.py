@@ -136,7 +136,9 @@ def block_table(part: Factored) -> Table:
     """One row a graph."""
     rows = []
     for graph in part.blocks:
-        title = "all times" if graph.name == "all" else graph.name.replace("component", "component ")
+        title = (
+            "all times" if graph.name == "all" else graph.name.replace("component", "component ")
+        )
         p = f"{graph.p:.3f}" if np.isfinite(graph.p) else "\u2013"
         rows.append((
             Cell(title), Cell(str(graph.n_blocks)), Cell(", ".join(map(str, graph.sizes))),

@@ -100,7 +100,9 @@ def run(
         random_state=seed,
     )  # fmt: skip
     n_people = tensor.shape[-1]
-    left_out = np.unique(np.linspace(0, n_people - 1, min(config.n_left_out, n_people)).astype(int))
+    left_out = np.unique(
+        np.linspace(0, n_people - 1, min(config.n_left_out, n_people)).astype(int)
+    )
     stays = leave_one_out_scores(
         tensor, factors, missing=missing, people=left_out.tolist(), n_starts=config.n_starts,
         n_iter_max=config.n_iter_max, random_state=seed,

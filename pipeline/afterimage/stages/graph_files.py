@@ -88,9 +88,7 @@ def read_graphs(
     return found
 
 
-def _graph_rows(
-    people: People, row: int, path: Path | None, density: float | None
-) -> list[Row]:
+def _graph_rows(people: People, row: int, path: Path | None, density: float | None) -> list[Row]:
     """Return the rows of one person's graph, in the order of the regions that all have."""
     where = f"sub-{people.subjects[row]}"
     rows = read_tsv(path) if path is not None else []
@@ -130,8 +128,7 @@ def read_mapped(files: Sequence[Path], sessions: str) -> People | str:
         ``units`` is empty; a reason where voxels of two people are not the same places.
     """
     picked: dict[str, list] = {
-        name: []
-        for name in ("subjects", "sessions", "files", "recordings", "names", "censored")
+        name: [] for name in ("subjects", "sessions", "files", "recordings", "names", "censored")
     }
     spaces, measures = set(), []
     for path in files:

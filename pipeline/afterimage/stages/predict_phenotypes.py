@@ -87,7 +87,10 @@ class Config(StageConfig):
         "space: degree, strength, cycles, clustering",
     )
     mask_percent: float = Field(
-        10.0, gt=0, le=100, description="share of the voxels' nodes in the mask of every fold, in %"
+        10.0,
+        gt=0,
+        le=100,
+        description="share of the voxels' nodes in the mask of every fold, in %",
     )
     n_components: int = Field(
         10, ge=1, description="principal components of the nodes in the mask"

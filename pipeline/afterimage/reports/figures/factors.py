@@ -69,7 +69,9 @@ def draw_ranks(part: Factored, theme: Theme) -> bytes:
     figure, axes = new_axes(1.9, theme)
     chosen = int(part.held_out_error.argmin())
     axes.plot(part.ranks, part.held_out_error, "-o", color=theme.accent, markersize=5)
-    axes.plot(part.ranks[chosen], part.held_out_error[chosen], "o", color=theme.second, markersize=8)
+    axes.plot(
+        part.ranks[chosen], part.held_out_error[chosen], "o", color=theme.second, markersize=8
+    )
     axes.set_xticks(part.ranks)
     label_axes(axes, theme, "components (orange: chosen)", "held-out relative error")
     return to_svg(figure)
