@@ -112,6 +112,12 @@ def index_dataset(
             "stimulus_id, file and optionally split, and sub-*/sub-*_responses.npy",
             fix="see 'Your own data' in the documentation for the ways in",
         )
+    _check_asked_for(scans, bids_dir)
+    return rows
+
+
+def _check_asked_for(scans: Scans, bids_dir: Path) -> None:
+    """Raise where no subject has a task or session that was asked for."""
     for entity, wanted in (("task", scans.tasks), ("ses", scans.sessions)):
         if unknown := sorted(wanted - scans.seen[entity]):
             raise InputError(
@@ -121,7 +127,6 @@ def index_dataset(
                 expected=", ".join(sorted(scans.seen[entity] - {""}, key=natural_key)) or "none",
                 fix="check the names of tasks and sessions asked for",
             )
-    return rows
 
 
 def _name_missing_events(rows: list[Row], told: set[str]) -> None:
