@@ -67,8 +67,8 @@ def test_every_quantity_has_its_row_and_its_name() -> None:
     assert table.rows[0][5].text == "0.8 to 1.2"
     assert [cells[1].text for cells in table.rows] == ["windows", "states of windows"]
     alone = example(0.01)
-    alone = replace(alone, rows=[*alone.rows, row("n_states", 1.0, NAN)])
-    assert [cells[1].text for cells in dynamic_table(alone).rows] == [
+    rows = [*alone.rows, row("explained_by_2", 0.1, 0.9), row("n_states", 1.0, NAN)]
+    assert [cells[1].text for cells in dynamic_table(replace(alone, rows=rows)).rows] == [
         "windows", "two states, made to compare", "states of windows",
     ]  # fmt: skip
     view = dynamic_view([alone])

@@ -108,7 +108,7 @@ def dynamic_finding(dynamic: Dynamic) -> Finding:
         )
     else:
         detail += " States drawn below are what clustering makes of stationary noise."
-    answer = {"no": "not more than noise", "yes": "more than noise", "partly": "in part"}[state]
+    answer = {"no": "Not more than noise", "yes": "More than noise", "partly": "In part"}[state]
     return Finding(question, state, answer, detail)
 
 
@@ -117,7 +117,7 @@ def dynamic_table(dynamic: Dynamic) -> Table:
 
     def number(value: float) -> Cell:
         known = np.isfinite(value)
-        return Cell(f"{value:.3g}" if known else "–", float(value) if known else None)
+        return Cell(f"{value:.3g}" if known else "–", float(value) if known else None, "number")
 
     # Two states are compared with surrogates even where one is enough: they are not found.
     one = any(r["analysis"] == "window_states" and r["quantity"] == "n_states" and r["value"] == 1
@@ -130,9 +130,11 @@ def dynamic_table(dynamic: Dynamic) -> Table:
         if state is not None and np.isfinite(float(state)):
             name += f", state {int(float(state)) + 1}"
         made = one and analysis == "window_states" and quantity != "n_states"
-        band = Cell("–")
+        if made and not quantity.startswith("explained_by_"):
+            continue
+        band = Cell("–", kind="number")
         if np.isfinite(row["chance_low"]):
-            band = Cell(f"{row['chance_low']:.3g} to {row['chance_high']:.3g}")
+            band = Cell(f"{row['chance_low']:.3g} to {row['chance_high']:.3g}", kind="number")
         cells = (number(row["value"]), number(row["chance"]), band, number(row["p"]))
         said = "two states, made to compare" if made else ANALYSES.get(analysis, analysis)
         rows.append((Cell(name), Cell(said), Cell(str(row["recording"])), *cells))
@@ -144,7 +146,7 @@ def dynamic_table(dynamic: Dynamic) -> Table:
             Column("Recording"),
             Column("Value", numeric=True),
             Column("Surrogates", "Median of the surrogates", numeric=True),
-            Column("95 % of surrogates"),
+            Column("95 % of surrogates", numeric=True),
             Column("p", "Share of surrogates at or above the value", numeric=True),
         ),
         tuple(rows),

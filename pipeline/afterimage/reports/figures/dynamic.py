@@ -11,6 +11,7 @@ from afterimage.reports.dynamic import Dynamic
 from afterimage.reports.figures.style import (
     Theme,
     bare,
+    colour_bar,
     label_axes,
     legend_above,
     new_axes,
@@ -50,14 +51,7 @@ def _matrices(
             picture = (colours(level) * 255).round().astype(np.uint8)
             axes.imshow(picture, interpolation="none")
             axes.set_title(titles[index], fontsize=8.5, color=theme.ink, pad=3)
-    bar = stack[-1]
-    bar.set_yticks([])
-    bar.grid(False)
-    bar.spines["bottom"].set_visible(False)
-    gradient = (colours(np.linspace(0, 1, 64)[None]) * 255).astype(np.uint8)
-    bar.imshow(gradient, extent=(-limit, limit, 0, 1), aspect="auto", interpolation="none")
-    bar.locator_params(axis="x", nbins=5)
-    label_axes(bar, theme, label)
+    colour_bar(stack[-1], SIGNED_MAP, (-limit, limit), label, theme)
     return to_svg(figure)
 
 
