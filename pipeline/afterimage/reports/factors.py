@@ -86,7 +86,7 @@ def finding(part: Factored) -> Finding:
     )
     if lowest is not None:
         detail += (
-            f" Fitted without one person, the components stay by {lowest:.2f} or more on average "
+            f" Fitted without one person, the components match themselves by {lowest:.2f} or more on average "
             f"over {len(part.leave_one_out)} people left out (below {STAYS}, a component hangs on "
             "few people)."
         )
@@ -98,6 +98,10 @@ def finding(part: Factored) -> Finding:
     return Finding(question, state, answer, detail)
 
 
+def _number(text: str, value: float | None = None) -> Cell:
+    return Cell(text, value, "number")
+
+
 def component_table(part: Factored) -> Table:
     """One row a component."""
     rows = []
@@ -106,17 +110,16 @@ def component_table(part: Factored) -> Table:
         told = f"{stays.mean():.2f} ({stays.min():.2f})" if len(stays) else "\u2013"
         peak = int(part.times[:, index].argmax())
         start = peak * part.window_s
-        rows.append(
-            (
-                Cell(f"{index + 1}"),
-                Cell(f"{weight / part.weights.sum():.0%}", float(weight)),
-                Cell(str(int((part.communities == index + 1).sum()))),
-                Cell(f"{start:g} to {start + part.window_s:g} {part.time_unit}", float(start)),
-                Cell(f"{part.effective_people[index]:.1f} of {len(part.names)}",
-                     float(part.effective_people[index])),
-                Cell(told, float(stays.mean()) if len(stays) else None),
-            )
-        )  # fmt: skip
+        people = float(part.effective_people[index])
+        end = start + part.window_s
+        rows.append((
+            Cell(f"{index + 1}"),
+            _number(f"{weight / part.weights.sum():.0%}", float(weight)),
+            _number(str(int((part.communities == index + 1).sum()))),
+            _number(f"{start:g} to {end:g} {part.time_unit}", float(start)),
+            _number(f"{people:.1f} of {len(part.names)}", people),
+            _number(told, float(stays.mean()) if len(stays) else None),
+        ))  # fmt: skip
     return Table(
         f"Components, {part.seg}",
         (
@@ -141,8 +144,9 @@ def block_table(part: Factored) -> Table:
         )
         p = f"{graph.p:.3f}" if np.isfinite(graph.p) else "\u2013"
         rows.append((
-            Cell(title), Cell(str(graph.n_blocks)), Cell(", ".join(map(str, graph.sizes))),
-            Cell(f"{graph.quality:.3f}"), Cell(p), Cell(graph.method),
+            Cell(title), _number(str(graph.n_blocks)),
+            _number(", ".join(map(str, graph.sizes))),
+            _number(f"{graph.quality:.3f}"), _number(p), Cell(graph.method),
         ))  # fmt: skip
     return Table(
         f"Blocks of the graphs, {part.seg}",

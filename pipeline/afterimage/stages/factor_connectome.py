@@ -109,7 +109,7 @@ def run(
     ).reshape(-1, rank)  # fmt: skip
     python = find_graph_tool() if config.graph_tool else None
     if python is None:
-        notes.append(f"graph-tool was not used; blocks are communities of Leiden ({LEIDEN})")
+        notes.append(f"graph-tool was not used: blocks are communities of Leiden ({LEIDEN})")
     graphs = interval_graphs(factors)
     blocks = {}
     for name, matrix in graphs.items():

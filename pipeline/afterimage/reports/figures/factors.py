@@ -24,6 +24,7 @@ def draw_regions(part: Factored, theme: Theme) -> bytes:
         for chosen, colour in ((own, theme.accent), (~own, theme.soft)):
             axes.bar(places[chosen], scaled[order, index][chosen], 1.0, color=colour, linewidth=0)
         axes.set_xlim(-0.5, len(order) - 0.5)
+        axes.tick_params(labelbottom=index == rank - 1)
         axes.set_ylim(0, 1.05)
         axes.set_yticks([0, 1])
         axes.set_ylabel(f"{index + 1}", rotation=0, color=theme.ink, va="center", labelpad=8)
@@ -40,6 +41,7 @@ def draw_times(part: Factored, theme: Theme) -> bytes:
         course = part.times[:, index] / max(float(part.times[:, index].max()), 1e-12)
         axes.step(starts, course, where="post", color=theme.accent, linewidth=1.4)
         axes.set_ylim(0, 1.08)
+        axes.tick_params(labelbottom=index == rank - 1)
         axes.set_yticks([0, 1])
         axes.set_ylabel(f"{index + 1}", rotation=0, color=theme.ink, va="center", labelpad=8)
     label_axes(stack[-1], theme, f"time ({part.time_unit})")
