@@ -44,7 +44,7 @@ SHARED = {
     "subject_trials",
     *("series_files", "report_connectivity"),
     "report_dynamic",
-    "phenotype_files",
+    *("phenotype_files", "phenotype_features", "graph_files", "report_factors"),
     *("report_stages", "report_recordings", "report_scans", "report_pictures"),
     *("series_recordings", "report_pretraining"),
 }

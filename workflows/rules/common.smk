@@ -219,6 +219,11 @@ def measured_graphs(subject):
     return found
 
 
+def graphs_of_people(ending):
+    """Return the tables of regions (graphs.tsv) of everybody, or the maps of voxels (graphs.nc)."""
+    return [file for s in SERIES for file in measured_graphs(s) if file.endswith(ending)]
+
+
 def factored():
     """Return the tables of factors over people, where enabled."""
     if not SETTINGS.factor_connectome.enabled or not config.get("group", True):

@@ -36,6 +36,7 @@ rule report_group:
         generative=(
             "group/generative.tsv" if SERIES and SETTINGS.generate_connectivity.enabled else []
         ),
+        factors=factored(),
     output:
         report=report("group.html", caption="../report/group.rst", category="Group"),
         metrics="group/metrics.tsv",

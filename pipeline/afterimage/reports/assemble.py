@@ -27,6 +27,7 @@ from afterimage.reports import (
     verdict,
 )
 from afterimage.reports.dynamic import dynamic_view
+from afterimage.reports.factors import factored_view
 from afterimage.reports.figures import GROUP_FIGURES, SUBJECT_FIGURES
 from afterimage.reports.figures.scans import carpet_order
 from afterimage.reports.figures.style import DARK, LIGHT, PANEL_WIDTH_IN, PX_PER_IN, recolour
@@ -133,6 +134,7 @@ def assemble_group(report: GroupReport) -> str:
         "group_scores": {"table": scores, "n_left_out": n_left_out} if pictures else None,
         "group_subjects": comparison.view(report),
         "group_connectivity": connectivity_tables.group_view(report.connectivity),
+        "group_factors": factored_view(report.factored),
         "pretraining": pretraining_view(report.pretraining),
         "group_phenotypes": phenotypes.group_view(report.phenotypes),
         "group_generated": generated.group_view(report.generated),

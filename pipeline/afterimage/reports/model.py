@@ -16,6 +16,7 @@ import numpy as np
 
 from afterimage.reports.connectivity import Connectivity
 from afterimage.reports.dynamic import Dynamic
+from afterimage.reports.factors import Factored
 from afterimage.reports.pretraining import PretrainedModel
 from afterimage.reports.provenance import ConfigChange, Exclusion, StageError, StageRun
 from afterimage.reports.recordings import ConditionScore, Recordings, TimeResolved
@@ -341,6 +342,8 @@ class GroupReport:
         As in `SubjectReport`.
     connectivity : sequence of Connectivity
         Averaged over people, with the scores of telling people apart; one a set of regions.
+    factored : sequence of Factored
+        Factors of connectivity over time and people, where they were asked for.
     """
 
     subjects: Sequence[GroupSubject]
@@ -365,3 +368,4 @@ class GroupReport:
     headline_metric: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
     connectivity: Sequence[Connectivity] = ()
+    factored: Sequence[Factored] = ()

@@ -25,11 +25,13 @@ from afterimage.settings import StageConfig
 from afterimage.stages import (
     evaluate_connectivity,
     evaluate_subjects,
+    factor_connectome,
     generate_connectivity,
     predict_phenotypes,
     report_stages,
 )
 from afterimage.stages.report_connectivity import read_group_connectivity
+from afterimage.stages.report_factors import read_factors
 from afterimage.stages.report_pretraining import read_pretraining
 from afterimage.stages.report_time import read_condition_notes, read_conditions, read_timing
 
@@ -69,6 +71,7 @@ class Inputs:
     pretraining: tuple[Path, ...] = ()
     phenotypes: Path | None = None
     generative: Path | None = None
+    factors: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -122,10 +125,12 @@ def build(root: Path, config: Config) -> str:
     predicted = read_tsv(phenotypes) if phenotypes.is_file() else []
     generative = root / "group" / "generative.tsv"
     generated = read_tsv(generative) if generative.is_file() else []
+    factored = read_factors(root)
     group_stages = [
         StageRun(name, module.VERSION, cites=module.CITES)
         for name, module, made in (
             ("evaluate_connectivity", evaluate_connectivity, connectivity),
+            ("factor_connectome", factor_connectome, factored),
             ("predict_phenotypes", predict_phenotypes, predicted),
             ("generate_connectivity", generate_connectivity, generated),
         )
@@ -139,6 +144,7 @@ def build(root: Path, config: Config) -> str:
             condition_notes=read_condition_notes(root / "group" / "conditions.tsv"),
             connectivity=connectivity,
             phenotypes=predicted,
+            factored=factored,
             generated=generated,
             generated_values=_generated_values(root) if generated else None,
             leak_linter=[*_linter(root, labels), *_across_subjects(root, labels)],
