@@ -45,6 +45,7 @@ from afterimage.reports.page import Figure, Image, Panel, Section
 from afterimage.reports.pretraining_words import pretraining_view
 from afterimage.reports.scan_words import onset_warning
 from afterimage.reports.time_words import alarm_warning
+from afterimage.reports.tokenizer_words import tokenizer_view
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -136,6 +137,7 @@ def assemble_group(report: GroupReport) -> str:
         "group_connectivity": connectivity_tables.group_view(report.connectivity),
         "group_factors": factored_view(report.factored),
         "pretraining": pretraining_view(report.pretraining),
+        "tokenizers": tokenizer_view(report.tokenizers),
         "group_phenotypes": phenotypes.group_view(report.phenotypes),
         "group_generated": generated.group_view(report.generated),
         "group_linter": {

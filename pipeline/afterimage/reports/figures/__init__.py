@@ -21,6 +21,7 @@ from afterimage.reports.figures import (
     scans,
     subjects,
     time_resolved,
+    tokenizers,
 )
 from afterimage.reports.model import GroupReport, SubjectReport
 from afterimage.reports.page import Panel
@@ -77,6 +78,8 @@ GROUP_FIGURES: Mapping[str, Callable[[GroupReport], list[Panel]]] = {
     "group_factors": factors.factor_panels,
     "pretext": pretraining.pretext_panels,
     "probes": pretraining.probe_panels,
+    "token_return": tokenizers.return_panels,
+    "token_meaning": tokenizers.meaning_panels,
     "group_phenotypes": phenotypes.phenotype_panels,
     "group_generated": phenotypes.generated_panels,
 }
