@@ -1,0 +1,173 @@
+"""Networks over spectra of single channels: that of TFM-Tokenizer, that of EEGFormer, and masks.
+
+TFM-Tokenizer: Pradeepkumar et al. 2025, arXiv:2502.16060. EEGFormer: Chen et al. 2024,
+arXiv:2401.10278. The quantiser is given. What differs is said in `afterimage.tokenizers`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import gelu, mse_loss
+
+from afterimage.networks.transformer import Encoder
+
+
+class Frames(nn.Module):
+    """Cuts windows of single channels into frames and takes their spectra.
+
+    Parameters
+    ----------
+    frame, hop : int
+        Samples of a frame, and from one to the next.
+    n_bins : int
+        Bins that are kept, from 0 Hz.
+    scale : Tensor, (n_bins,)
+        Typical magnitude of each bin, which spectra are divided by.
+    """
+
+    def __init__(self, frame: int, hop: int, n_bins: int, scale: Tensor) -> None:
+        super().__init__()
+        self.frame, self.hop, self.n_bins = frame, hop, n_bins
+        self.register_buffer("taper", torch.hann_window(frame))
+        self.register_buffer("scale", scale.float())
+
+    def forward(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return frames (n, n_frames, frame), their spectra (n, n_frames, n_bins) and magnitudes.
+
+        Spectra are complex, of tapered frames; magnitudes are square roots of amplitudes over their
+        scale, so that neither the loudest frames nor the emptiest bins make up the error.
+        """
+        frames = values.unfold(-1, self.frame, self.hop)
+        spectra = torch.fft.rfft(frames.float() * self.taper)[..., : self.n_bins]
+        return frames, spectra, spectra.abs() / self.scale
+
+    def back(self, spectra: Tensor) -> Tensor:
+        """Return the frames (n, n_frames, frame) of spectra, tapered as they were."""
+        return torch.fft.irfft(spectra, n=self.frame)
+
+
+def complement_masks(
+    n: int, n_frames: int, n_bands: int, span: int, *, shared: bool, device: torch.device
+) -> Tensor:
+    """Draw what is seen of time and frequency, and what a second pass sees instead.
+
+    Half of the bands and half of the runs of ``span`` frames are drawn for each example; the first
+    pass sees where both were drawn (a quarter), the second all else.
+
+    Parameters
+    ----------
+    n, n_frames, n_bands : int
+    span : int
+        Frames that are seen or hidden together.
+    shared : bool
+        One draw for the whole batch, as in the published code.
+
+    Returns
+    -------
+    Tensor of bool, (2, n, n_frames, n_bands)
+        Seen by the first and by the second pass.
+    """
+    rows, n_runs = (1 if shared else n), -(-n_frames // span)
+    bands = torch.rand(rows, n_bands).argsort(1) < n_bands // 2  # (rows, n_bands)
+    runs = (torch.rand(rows, n_runs).argsort(1) < max(1, n_runs // 2)).repeat_interleave(span, 1)
+    seen = (runs[:, :n_frames, None] & bands[:, None]).expand(n, -1, -1)
+    return torch.stack([seen, ~seen]).to(device)
+
+
+class MotifNetwork(nn.Module):
+    """Dual path over frames, quantiser, decoder of spectra.
+
+    Parameters
+    ----------
+    frames : Frames
+    quantiser : torch.nn.Module
+        ``forward(latents) -> (quantised, codes, loss)``, ``lookup(codes)``.
+    n_features, n_layers, n_decoder_layers, n_heads : int
+        Of each path's latents (twice as many for both); layers of the transformer over bands and of
+        that over frames; layers of the decoder.
+    band : int
+        Bins of a band; a divisor of the number of bins.
+    span : int
+        See `complement_masks`.
+    mask_time_path : bool
+        Whether the path of the raw frame is kept from seeing what is hidden.
+    shared_masks : bool
+        See `complement_masks`.
+    """
+
+    def __init__(
+        self, frames: Frames, quantiser: nn.Module, *, n_features: int, n_layers: int,
+        n_decoder_layers: int, n_heads: int, band: int, span: int, mask_time_path: bool,
+        shared_masks: bool, warm_steps: int,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.frames, self.quantiser = frames, quantiser
+        self.band, self.span, self.n_bands = band, span, frames.n_bins // band
+        self.mask_time_path, self.shared_masks = mask_time_path, shared_masks
+        self.warm_steps = warm_steps
+        self.register_buffer("n_steps", torch.zeros((), dtype=torch.int64))
+        wide = 2 * n_features
+        self.embed_band = nn.Linear(band, n_features)
+        self.hidden_band = nn.Parameter(0.02 * torch.randn(n_features))
+        self.place = nn.Parameter(0.02 * torch.randn(self.n_bands, n_features))
+        self.over_bands = Encoder(n_features, n_layers, n_heads)
+        self.gate, self.gather = nn.Linear(n_features, n_features), nn.Linear(n_features, n_features)
+        self.pool = nn.Linear(self.n_bands * n_features, n_features)
+        self.raw = nn.Sequential(
+            nn.Linear(frames.frame, wide), nn.GELU(), nn.Linear(wide, n_features)
+        )
+        self.over_frames = Encoder(wide, n_layers, n_heads)
+        self.decoder = Encoder(wide, n_decoder_layers, n_heads)
+        self.head = nn.Sequential(nn.Linear(wide, wide), nn.Tanh(), nn.Linear(wide, frames.n_bins))
+
+    def latents(self, values: Tensor, seen: Tensor | None = None) -> Tensor:
+        """Return latents of frames, (n, n_frames, 2 n_features), before the quantiser.
+
+        Parameters
+        ----------
+        values : Tensor, (n, n_times)
+        seen : Tensor of bool, (n, n_frames, n_bands), optional
+            What is not hidden; default: all.
+        """
+        frames, spectra, 
+        n, n_frames = magnitudes.shape[:2]
+        bands = self.embed_band(magnitudes.unflatten(-1, (self.n_bands, self.band)))
+        if seen is not None:
+            bands = torch.where(seen[..., None], bands, self.hidden_band)
+        bands = self.over_bands((bands + self.place).flatten(0, 1))  # (n n_frames, n_bands, d)
+        pooled = self.pool((self.gate(bands).sigmoid() * self.gather(bands)).flatten(1))
+        if self.mask_time_path:
+            if seen is not None:
+                spectra = spectra * seen.repeat_interleave(self.band, -1)
+            frames = self.frames.back(spectra)
+        both = torch.cat([pooled.unflatten(0, (n, n_frames)), self.raw(frames)], -1)
+        return self.over_frames(both, torch.arange(n_frames, device=values.device))
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the loss of both passes: error of all bins, and commitment."""
+        values = batch["values"]  # (n, n_times)
+        target = self.frames(values)[2]
+        n, n_frames = target.shape[:2]
+        masks = complement_masks(
+            n, n_frames, self.n_bands, self.span, shared=self.shared_masks, device=values.device
+        )
+        latents = self.latents(values.repeat(2, 1), masks.flatten(0, 1))
+        if self.training and self.n_steps < self.warm_steps:
+            quantised, commitment = latents, latents.new_zeros(())
+        else:
+            quantised, _, commitment = self.quantiser(latents)
+        self.n_steps += int(self.training)
+        error = mse_loss(self.spectra(quantised), target.repeat(2, 1, 1))
+        return {"loss": error + commitment, "error": error, "commitment": commitment}
+
+    def spectra(self, quantised: Tensor) -> Tensor:
+        """Return the magnitudes (n, n_frames, n_bins) that codes' vectors stand for."""
+        at = torch.arange(quantised.shape[1], device=quantised.device)
+        found: Tensor = self.head(self.decoder(quantised, at)).float()
+        return found
+
+    def encode(self, values: Tensor) -> Tensor:
+        """Return the codes of windows (n, n_times): (n, n_frames, n_stages)."""
+        codes: Tensor = self.quantiser(self.latents(values))[1]
+        return codes
