@@ -193,6 +193,11 @@ def _template(signal: Signal) -> NDArray[np.float64]:
     return positions
 
 
+def rate_ratio(sfreq_hz: float, wanted_hz: float) -> Fraction:
+    """Return the ratio of two rates: as many samples up, as many down."""
+    return Fraction(wanted_hz / sfreq_hz).limit_denominator(1000)
+
+
 def resample(signal: Signal, sfreq_hz: float) -> Signal:
     """Bring a signal to another rate, by a polyphase filter.
 
@@ -205,7 +210,7 @@ def resample(signal: Signal, sfreq_hz: float) -> Signal:
 
     if abs(signal.sfreq_hz - sfreq_hz) < 1e-6 * sfreq_hz:
         return signal
-    ratio = Fraction(sfreq_hz / signal.sfreq_hz).limit_denominator(1000)
+    ratio = rate_ratio(signal.sfreq_hz, sfreq_hz)
     values = resample_poly(signal.values, ratio.numerator, ratio.denominator, axis=1)
     return replace(signal, values=values.astype(np.float32), sfreq_hz=float(sfreq_hz))
 
