@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, mse_loss
+from torch.nn.functional import mse_loss
 
 from afterimage.networks.transformer import Encoder
 
@@ -20,31 +20,38 @@ class Frames(nn.Module):
     ----------
     frame, hop : int
         Samples of a frame, and from one to the next.
-    n_bins : int
-        Bins that are kept, from 0 Hz.
-    scale : Tensor, (n_bins,)
-        Typical magnitude of each bin, which spectra are divided by.
+    centre, scale : Tensor, (n_bins,)
+        Mean and deviation of the magnitude of each bin from 0 Hz on, which spectra are
+        standardised by; as many bins are kept.
     """
 
-    def __init__(self, frame: int, hop: int, n_bins: int, scale: Tensor) -> None:
+    def __init__(self, frame: int, hop: int, centre: Tensor, scale: Tensor) -> None:
         super().__init__()
-        self.frame, self.hop, self.n_bins = frame, hop, n_bins
+        self.frame, self.hop, self.n_bins = frame, hop, len(centre)
         self.register_buffer("taper", torch.hann_window(frame))
+        self.register_buffer("centre", centre.float())
         self.register_buffer("scale", scale.float())
 
     def forward(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return frames (n, n_frames, frame), their spectra (n, n_frames, n_bins) and magnitudes.
+        """Return frames, spectra and standardised magnitudes of windows (n, n_times).
 
-        Spectra are complex, of tapered frames; magnitudes are square roots of amplitudes over their
-        scale, so that neither the loudest frames nor the emptiest bins make up the error.
+        A window is first divided by the .95 quantile of its absolute values.
+
+        Returns
+        -------
+        frames : Tensor, (n, n_frames, frame)
+        spectra : Tensor of complex, (n, n_frames, n_bins)
+            Of tapered frames.
+        magnitudes : Tensor, (n, n_frames, n_bins)
         """
-        frames = values.unfold(-1, self.frame, self.hop)
+        level = values.abs().float().quantile(0.95, dim=-1, keepdim=True)
+        frames = (values / torch.where(level > 0, level, 1.0)).unfold(-1, self.frame, self.hop)
         spectra = torch.fft.rfft(frames.float() * self.taper)[..., : self.n_bins]
-        return frames, spectra, spectra.abs() / self.scale
+        return frames, spectra, (spectra.abs() - self.centre) / self.scale
 
     def back(self, spectra: Tensor) -> Tensor:
-        """Return the frames (n, n_frames, frame) of spectra, tapered as they were."""
-        return torch.fft.irfft(spectra, n=self.frame)
+        """Return frames (n, n_frames, frame) of spectra: tapered, and whitened by their scale."""
+        return torch.fft.irfft(spectra / self.scale, n=self.frame)
 
 
 def complement_masks(
@@ -75,7 +82,87 @@ def complement_masks(
     return torch.stack([seen, ~seen]).to(device)
 
 
-class MotifNetwork(nn.Module):
+class SpectralNetwork(nn.Module):
+    """What networks over frames share: quantiser, decoder of spectra.
+
+    Parameters
+    ----------
+    frames : Frames
+    quantiser : torch.nn.Module
+        ``forward(latents) -> (quantised, codes, loss)``, ``lookup(codes)``.
+    n_features : int
+        Of a latent.
+    n_decoder_layers, n_heads : int
+    free_steps : int
+        First steps in training in which latents pass as they are, without codes.
+    """
+
+    def __init__(
+        self, frames: Frames, quantiser: nn.Module, *, n_features: int, n_decoder_layers: int,
+        n_heads: int, free_steps: int,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.frames, self.quantiser, self.free_steps = frames, quantiser, free_steps
+        self.register_buffer("n_steps", torch.zeros((), dtype=torch.int64))
+        self.decoder = Encoder(n_features, n_decoder_layers, n_heads)
+        self.head = nn.Sequential(
+            nn.Linear(n_features, n_features), nn.Tanh(), nn.Linear(n_features, frames.n_bins)
+        )
+
+    def latents(self, values: Tensor) -> Tensor:
+        """Return latents (n, n_frames, n_features) of windows (n, n_times)."""
+        raise NotImplementedError
+
+    def quantised(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the decoder is given of latents in training, and the commitment loss."""
+        self.n_steps += 1
+        if self.n_steps <= self.free_steps:
+            return latents, latents.new_zeros(())
+        quantised, _, commitment = self.quantiser(latents)
+        return quantised, commitment
+
+    def spectra(self, quantised: Tensor) -> Tensor:
+        """Return the magnitudes (n, n_frames, n_bins) that vectors of codes stand for."""
+        at = torch.arange(quantised.shape[1], device=quantised.device)
+        found: Tensor = self.head(self.decoder(quantised, at)).float()
+        return found
+
+    def encode(self, values: Tensor) -> Tensor:
+        """Return the codes of windows (n, n_times): (n, n_frames, n_stages)."""
+        codes: Tensor = self.quantiser(self.latents(values))[1]
+        return codes
+
+
+class FormerNetwork(SpectralNetwork):
+    """Spectra of frames, one transformer over frames, quantiser, decoder: EEGFormer's."""
+
+    def __init__(
+        self, frames: Frames, quantiser: nn.Module, *, n_features: int, n_layers: int,
+        n_decoder_layers: int, n_heads: int, free_steps: int,
+    ) -> None:  # fmt: skip
+        super().__init__(
+            frames, quantiser, n_features=n_features, n_decoder_layers=n_decoder_layers,
+            n_heads=n_heads, free_steps=free_steps,
+        )  # fmt: skip
+        self.embed = nn.Linear(frames.n_bins, n_features)
+        self.over_frames = Encoder(n_features, n_layers, n_heads)
+
+    def latents(self, values: Tensor) -> Tensor:
+        """Return latents (n, n_frames, n_features) of windows (n, n_times)."""
+        magnitudes = self.frames(values)[2]
+        at = torch.arange(magnitudes.shape[1], device=values.device)
+        found: Tensor = self.over_frames(self.embed(magnitudes), at)
+        return found
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the loss: error of all bins, and commitment."""
+        values = batch["values"]  # (n, n_times)
+        quantised, commitment = self.quantised(self.latents(values))
+        error = mse_loss(self.spectra(quantised), self.frames(values)[2])
+        return {"loss": error + commitment, "error": error, "commitment": commitment}
+
+
+class MotifNetwork(SpectralNetwork):
     """Dual path over frames, quantiser, decoder of spectra.
 
     Parameters
@@ -83,9 +170,11 @@ class MotifNetwork(nn.Module):
     frames : Frames
     quantiser : torch.nn.Module
         ``forward(latents) -> (quantised, codes, loss)``, ``lookup(codes)``.
-    n_features, n_layers, n_decoder_layers, n_heads : int
-        Of each path's latents (twice as many for both); layers of the transformer over bands and of
-        that over frames; layers of the decoder.
+    n_features, n_layers : int
+        Of each path's latents, twice as many for both; of the transformer over bands and of that
+        over frames.
+    n_decoder_layers, n_heads, free_steps : int
+        See `SpectralNetwork`.
     band : int
         Bins of a band; a divisor of the number of bins.
     span : int
@@ -98,28 +187,29 @@ class MotifNetwork(nn.Module):
 
     def __init__(
         self, frames: Frames, quantiser: nn.Module, *, n_features: int, n_layers: int,
-        n_decoder_layers: int, n_heads: int, band: int, span: int, mask_time_path: bool,
-        shared_masks: bool, warm_steps: int,
+        n_decoder_layers: int, n_heads: int, free_steps: int, band: int, span: int,
+        mask_time_path: bool, shared_masks: bool,
     ) -> None:  # fmt: skip
-        super().__init__()
-        self.frames, self.quantiser = frames, quantiser
+        wide = 2 * n_features
+        super().__init__(
+            frames, quantiser, n_features=wide, n_decoder_layers=n_decoder_layers, n_heads=n_heads,
+            free_steps=free_steps,
+        )  # fmt: skip
         self.band, self.span, self.n_bands = band, span, frames.n_bins // band
         self.mask_time_path, self.shared_masks = mask_time_path, shared_masks
-        self.warm_steps = warm_steps
-        self.register_buffer("n_steps", torch.zeros((), dtype=torch.int64))
-        wide = 2 * n_features
         self.embed_band = nn.Linear(band, n_features)
         self.hidden_band = nn.Parameter(0.02 * torch.randn(n_features))
         self.place = nn.Parameter(0.02 * torch.randn(self.n_bands, n_features))
         self.over_bands = Encoder(n_features, n_layers, n_heads)
-        self.gate, self.gather = nn.Linear(n_features, n_features), nn.Linear(n_features, n_features)
+        self.gate, self.gather = (
+            nn.Linear(n_features, n_features),
+            nn.Linear(n_features, n_features),
+        )
         self.pool = nn.Linear(self.n_bands * n_features, n_features)
         self.raw = nn.Sequential(
             nn.Linear(frames.frame, wide), nn.GELU(), nn.Linear(wide, n_features)
         )
         self.over_frames = Encoder(wide, n_layers, n_heads)
-        self.decoder = Encoder(wide, n_decoder_layers, n_heads)
-        self.head = nn.Sequential(nn.Linear(wide, wide), nn.Tanh(), nn.Linear(wide, frames.n_bins))
 
     def latents(self, values: Tensor, seen: Tensor | None = None) -> Tensor:
         """Return latents of frames, (n, n_frames, 2 n_features), before the quantiser.
@@ -130,7 +220,7 @@ class MotifNetwork(nn.Module):
         seen : Tensor of bool, (n, n_frames, n_bands), optional
             What is not hidden; default: all.
         """
-        frames, spectra, 
+        frames, spectra, magnitudes = self.frames(values)
         n, n_frames = magnitudes.shape[:2]
         bands = self.embed_band(magnitudes.unflatten(-1, (self.n_bands, self.band)))
         if seen is not None:
@@ -153,21 +243,6 @@ class MotifNetwork(nn.Module):
             n, n_frames, self.n_bands, self.span, shared=self.shared_masks, device=values.device
         )
         latents = self.latents(values.repeat(2, 1), masks.flatten(0, 1))
-        if self.training and self.n_steps < self.warm_steps:
-            quantised, commitment = latents, latents.new_zeros(())
-        else:
-            quantised, _, commitment = self.quantiser(latents)
-        self.n_steps += int(self.training)
+        quantised, commitment = self.quantised(latents)
         error = mse_loss(self.spectra(quantised), target.repeat(2, 1, 1))
         return {"loss": error + commitment, "error": error, "commitment": commitment}
-
-    def spectra(self, quantised: Tensor) -> Tensor:
-        """Return the magnitudes (n, n_frames, n_bins) that codes' vectors stand for."""
-        at = torch.arange(quantised.shape[1], device=quantised.device)
-        found: Tensor = self.head(self.decoder(quantised, at)).float()
-        return found
-
-    def encode(self, values: Tensor) -> Tensor:
-        """Return the codes of windows (n, n_times): (n, n_frames, n_stages)."""
-        codes: Tensor = self.quantiser(self.latents(values))[1]
-        return codes
