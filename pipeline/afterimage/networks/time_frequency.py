@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import mse_loss
+from torch.nn.functional import avg_pool1d, mse_loss, normalize
 
 from afterimage.networks.transformer import Encoder
+
+#: Level of a frame, in deviations of a bin, below which it is quiet and stays so.
+QUIET = 0.3
 
 
 class Frames(nn.Module):
@@ -48,6 +51,14 @@ class Frames(nn.Module):
         frames = (values / torch.where(level > 0, level, 1.0)).unfold(-1, self.frame, self.hop)
         spectra = torch.fft.rfft(frames.float() * self.taper)[..., : self.n_bins]
         return frames, spectra, (spectra.abs() - self.centre) / self.scale
+
+    def shape(self, magnitudes: Tensor) -> Tensor:
+        """Return magnitudes with loud and soft frames brought nearer: what codes are to say.
+
+        ``x / (rms(x) + QUIET)`` over bins: a code is not spent on how loud a motif is.
+        """
+        level = magnitudes.square().mean(-1, keepdim=True).sqrt()
+        return magnitudes / (level + QUIET)
 
     def back(self, spectra: Tensor) -> Tensor:
         """Return frames (n, n_frames, frame) of spectra: tapered, and whitened by their scale."""
@@ -90,24 +101,41 @@ class SpectralNetwork(nn.Module):
     frames : Frames
     quantiser : torch.nn.Module
         ``forward(latents) -> (quantised, codes, loss)``, ``lookup(codes)``.
-    n_features : int
-        Of a latent.
+    n_features, n_code_features : int
+        Of the network's latents, and of what is quantised: directions in few dimensions, so that
+        what is kept before there are codes is what matters most.
     n_decoder_layers, n_heads : int
     free_steps : int
         First steps in training in which latents pass as they are, without codes.
     """
 
     def __init__(
-        self, frames: Frames, quantiser: nn.Module, *, n_features: int, n_decoder_layers: int,
-        n_heads: int, free_steps: int,
+        self, frames: Frames, quantiser: nn.Module, *, n_features: int, n_code_features: int,
+        n_decoder_layers: int, n_heads: int, free_steps: int, reach: int,
     ) -> None:  # fmt: skip
         super().__init__()
+        self.reach = reach
         self.frames, self.quantiser, self.free_steps = frames, quantiser, free_steps
         self.register_buffer("n_steps", torch.zeros((), dtype=torch.int64))
+        self.narrow = nn.Linear(n_features, n_code_features)
+        self.widen = nn.Linear(n_code_features, n_features)
         self.decoder = Encoder(n_features, n_decoder_layers, n_heads)
-        self.head = nn.Sequential(
-            nn.Linear(n_features, n_features), nn.Tanh(), nn.Linear(n_features, frames.n_bins)
+        self.head = nn.Linear(n_features, frames.n_bins)
+        self.bend = nn.Sequential(
+            nn.Linear(n_features, 2 * n_features),
+            nn.Tanh(),
+            nn.Linear(2 * n_features, frames.n_bins),
         )
+
+    def look(self, values: Tensor) -> Tensor:
+        """Return what codes are to say of windows (n, n_times): (n, n_frames, n_bins).
+
+        The mean of the shape of a frame and of those within reach, as in Welch's method.
+        """
+        shapes = self.frames.shape(self.frames(values)[2]).transpose(1, 2)  # (n, n_bins, n_frames)
+        width = 2 * self.reach + 1
+        mean = avg_pool1d(shapes, width, 1, self.reach, count_include_pad=False)
+        return mean.transpose(1, 2)
 
     def latents(self, values: Tensor) -> Tensor:
         """Return latents (n, n_frames, n_features) of windows (n, n_times)."""
@@ -115,6 +143,7 @@ class SpectralNetwork(nn.Module):
 
     def quantised(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the decoder is given of latents in training, and the commitment loss."""
+        latents = normalize(self.narrow(latents), dim=-1)
         self.n_steps += 1
         if self.n_steps <= self.free_steps:
             return latents, latents.new_zeros(())
@@ -122,14 +151,16 @@ class SpectralNetwork(nn.Module):
         return quantised, commitment
 
     def spectra(self, quantised: Tensor) -> Tensor:
-        """Return the magnitudes (n, n_frames, n_bins) that vectors of codes stand for."""
+        """Return the spectra (n, n_frames, n_bins) that vectors of codes stand for; see `look`."""
         at = torch.arange(quantised.shape[1], device=quantised.device)
-        found: Tensor = self.head(self.decoder(quantised, at)).float()
+        wide = self.widen(quantised)
+        wide = self.decoder.layers(wide, at)[-1] if self.decoder.blocks else wide
+        found: Tensor = (self.head(wide) + self.bend(wide)).float()
         return found
 
     def encode(self, values: Tensor) -> Tensor:
         """Return the codes of windows (n, n_times): (n, n_frames, n_stages)."""
-        codes: Tensor = self.quantiser(self.latents(values))[1]
+        codes: Tensor = self.quantiser(normalize(self.narrow(self.latents(values)), dim=-1))[1]
         return codes
 
 
@@ -138,27 +169,28 @@ class FormerNetwork(SpectralNetwork):
 
     def __init__(
         self, frames: Frames, quantiser: nn.Module, *, n_features: int, n_layers: int,
-        n_decoder_layers: int, n_heads: int, free_steps: int,
+        n_code_features: int, n_decoder_layers: int, n_heads: int, free_steps: int, reach: int,
     ) -> None:  # fmt: skip
         super().__init__(
-            frames, quantiser, n_features=n_features, n_decoder_layers=n_decoder_layers,
-            n_heads=n_heads, free_steps=free_steps,
+            frames, quantiser, n_features=n_features, n_code_features=n_code_features,
+            n_decoder_layers=n_decoder_layers, n_heads=n_heads, free_steps=free_steps,
+            reach=reach,
         )  # fmt: skip
         self.embed = nn.Linear(frames.n_bins, n_features)
         self.over_frames = Encoder(n_features, n_layers, n_heads)
 
     def latents(self, values: Tensor) -> Tensor:
         """Return latents (n, n_frames, n_features) of windows (n, n_times)."""
-        magnitudes = self.frames(values)[2]
+        magnitudes = self.frames.shape(self.frames(values)[2])
         at = torch.arange(magnitudes.shape[1], device=values.device)
-        found: Tensor = self.over_frames(self.embed(magnitudes), at)
+        found: Tensor = self.over_frames.layers(self.embed(magnitudes), at)[-1]
         return found
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the loss: error of all bins, and commitment."""
         values = batch["values"]  # (n, n_times)
         quantised, commitment = self.quantised(self.latents(values))
-        error = mse_loss(self.spectra(quantised), self.frames(values)[2])
+        error = mse_loss(self.spectra(quantised), self.look(values))
         return {"loss": error + commitment, "error": error, "commitment": commitment}
 
 
@@ -173,7 +205,7 @@ class MotifNetwork(SpectralNetwork):
     n_features, n_layers : int
         Of each path's latents, twice as many for both; of the transformer over bands and of that
         over frames.
-    n_decoder_layers, n_heads, free_steps : int
+    n_code_features, n_decoder_layers, n_heads, free_steps : int
         See `SpectralNetwork`.
     band : int
         Bins of a band; a divisor of the number of bins.
@@ -187,13 +219,14 @@ class MotifNetwork(SpectralNetwork):
 
     def __init__(
         self, frames: Frames, quantiser: nn.Module, *, n_features: int, n_layers: int,
-        n_decoder_layers: int, n_heads: int, free_steps: int, band: int, span: int,
-        mask_time_path: bool, shared_masks: bool,
+        n_code_features: int, n_decoder_layers: int, n_heads: int, free_steps: int, reach: int,
+        band: int, span: int, mask_time_path: bool, shared_masks: bool,
     ) -> None:  # fmt: skip
         wide = 2 * n_features
         super().__init__(
-            frames, quantiser, n_features=wide, n_decoder_layers=n_decoder_layers, n_heads=n_heads,
-            free_steps=free_steps,
+            frames, quantiser, n_features=wide, n_code_features=n_code_features,
+            n_decoder_layers=n_decoder_layers, n_heads=n_heads, free_steps=free_steps,
+            reach=reach,
         )  # fmt: skip
         self.band, self.span, self.n_bands = band, span, frames.n_bins // band
         self.mask_time_path, self.shared_masks = mask_time_path, shared_masks
@@ -222,22 +255,27 @@ class MotifNetwork(SpectralNetwork):
         """
         frames, spectra, magnitudes = self.frames(values)
         n, n_frames = magnitudes.shape[:2]
+        if seen is not None:
+            magnitudes = magnitudes * seen.repeat_interleave(self.band, -1)
+        magnitudes = self.frames.shape(magnitudes)
         bands = self.embed_band(magnitudes.unflatten(-1, (self.n_bands, self.band)))
         if seen is not None:
             bands = torch.where(seen[..., None], bands, self.hidden_band)
-        bands = self.over_bands((bands + self.place).flatten(0, 1))  # (n n_frames, n_bands, d)
+        bands = self.over_bands.layers((bands + self.place).flatten(0, 1))[
+            -1
+        ]  # (n n_frames, n_bands, d)
         pooled = self.pool((self.gate(bands).sigmoid() * self.gather(bands)).flatten(1))
         if self.mask_time_path:
             if seen is not None:
                 spectra = spectra * seen.repeat_interleave(self.band, -1)
             frames = self.frames.back(spectra)
         both = torch.cat([pooled.unflatten(0, (n, n_frames)), self.raw(frames)], -1)
-        return self.over_frames(both, torch.arange(n_frames, device=values.device))
+        return self.over_frames.layers(both, torch.arange(n_frames, device=values.device))[-1]
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the loss of both passes: error of all bins, and commitment."""
         values = batch["values"]  # (n, n_times)
-        target = self.frames(values)[2]
+        target = self.look(values)
         n, n_frames = target.shape[:2]
         masks = complement_masks(
             n, n_frames, self.n_bands, self.span, shared=self.shared_masks, device=values.device

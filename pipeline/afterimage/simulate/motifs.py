@@ -184,8 +184,8 @@ def motif_course(
 
 def frame_motifs(
     motifs: NDArray[np.int8], frame: int, hop: int, n_frames: int
-) -> NDArray[np.int64]:
-    """Return the motif that fills most of each frame, 0 where it is none.
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return what fills most of each frame: a motif, or 0 for none; and how much of the frame.
 
     Parameters
     ----------
@@ -196,7 +196,9 @@ def frame_motifs(
 
     Returns
     -------
-    ndarray of int64, (..., n_frames)
+    motif : ndarray of int64, (..., n_frames)
+    filled : ndarray of float64, (..., n_frames)
+        Share of the frame, above 1 / 9.
     """
     starts = np.arange(n_frames) * hop
     ends = np.minimum(starts + frame, motifs.shape[-1])
@@ -205,7 +207,7 @@ def frame_motifs(
         total = np.cumsum(motifs == kind, axis=-1, dtype=np.int64)
         total = np.concatenate([np.zeros_like(total[..., :1]), total], axis=-1)
         counts.append(total[..., ends] - total[..., starts])
-    return np.argmax(counts, axis=0)
+    return np.argmax(counts, axis=0), np.max(counts, axis=0) / (ends - starts)
 
 
 def _mixing(n_channels: int, neighbour: float) -> NDArray[np.float64]:

@@ -33,8 +33,16 @@ class SpectralSettings(TokenizerSettings):
     frame_s: float = Field(1.0, gt=0, description="Length of a frame, whose spectrum is taken, s.")
     hop_s: float = Field(0.5, gt=0, description="From one frame to the next, s; one token each.")
     n_features: int = Field(32, ge=4, description="Features of the network.")
+    n_code_features: int = Field(
+        8, ge=2, description="Dimensions that codes are directions in; few keep noise out."
+    )
     n_layers: int = Field(2, ge=1, description="Layers of each transformer of the encoder.")
-    n_decoder_layers: int = Field(2, ge=1, description="Layers of the decoder.")
+    n_decoder_layers: int = Field(
+        0, ge=0, description="Layers over frames of the decoder; 0: each code says its own frame."
+    )
+    reach_frames: int = Field(
+        1, ge=0, description="A code must say this many frames before and after its own, too."
+    )
     n_heads: int = Field(2, ge=1, description="Heads of attention; they share the features.")
     channels_per_window: int = Field(
         2, ge=1, description="Channels drawn of a window in training, at most."
@@ -156,6 +164,6 @@ class SpectralTokenizer(SignalTokenizer):
         for start in starts.tolist():
             at = start * self.step_samples
             window = torch.from_numpy(signal.values[:, at : at + self.window_samples])
-            total[:, start : start + self.window_steps] += self.network_.frames(window)[2].numpy()
+            total[:, start : start + self.window_steps] += self.network_.look(window).numpy()
             times[start : start + self.window_steps] += 1
         return total / times

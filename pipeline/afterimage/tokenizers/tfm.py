@@ -71,11 +71,13 @@ class Tfm(SpectralTokenizer):
         settings = self.settings
         return MotifNetwork(
             self.new_frames(),
-            new_quantiser(2 * settings.n_features, settings.quantiser),
+            new_quantiser(settings.n_code_features, settings.quantiser),
             n_features=settings.n_features,
             n_layers=settings.n_layers,
+            n_code_features=settings.n_code_features,
             n_decoder_layers=settings.n_decoder_layers,
             n_heads=settings.n_heads,
+            reach=settings.reach_frames,
             free_steps=settings.free_steps,
             band=self.band_bins,
             span=settings.span_frames,
