@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from afterimage.evaluation.token_features import histograms
-from afterimage.simulate.motifs import MOTIFS, PlantedMotifs, frame_motifs
+from afterimage.evaluation.token_features import histograms, ngram_bayes
+from afterimage.simulate.motifs import MOTIFS, PlantedMotifs, frame_motifs, planted_motifs
 from afterimage.tokenizers.signals import Signal, new_signal
 from afterimage.tokenizers.spectral import SpectralTokenizer
 
@@ -37,9 +38,17 @@ def truth_of(
     return frame_motifs(planted.motifs, tokenizer.span_samples, tokenizer.step_samples, n_frames)
 
 
-def spectra_of(tokenizer: SpectralTokenizer, planted: PlantedMotifs) -> NDArray[np.float64]:
-    """Standardised magnitudes of frames, (n_recordings, n_channels, n_frames, n_bins)."""
-    return np.stack([tokenizer.target(tokenizer.prepare(one)) for one in signals_of(planted)])
+def spectra_of(
+    tokenizer: SpectralTokenizer, planted: PlantedMotifs, *, plain: bool = False
+) -> NDArray[np.float64]:
+    """Return what codes are to say, or plain magnitudes, (n_recordings, n_channels, n_frames, bins)."""
+    import torch
+
+    prepared = [tokenizer.prepare(one) for one in signals_of(planted)]
+    if not plain:
+        return np.stack([tokenizer.target(one) for one in prepared])
+    frames = tokenizer.network_.frames
+    return np.stack([frames(torch.from_numpy(one.values))[2].numpy() for one in prepared])
 
 
 @dataclass(frozen=True)
@@ -99,35 +108,155 @@ def k_means_codes(
     return [model.predict(one.reshape(-1, n_bins)).reshape(one.shape[:-1]) for one in others]
 
 
-def probe(
-    train: NDArray[Any], train_labels: NDArray[Any], test: NDArray[Any], labels: NDArray[Any]
-) -> float:
-    """Accuracy of logistic regression on features of recordings (n, n_features)."""
-    from sklearn.linear_model import LogisticRegressionCV
+def band_power(planted: PlantedMotifs) -> NDArray[np.float64]:
+    """Log power of five bands by Welch's method, relative to the sum, (n_items, 5)."""
+    from scipy.signal import welch
+
+    hz, power = welch(planted.values, planted.sfreq_hz, nperseg=round(planted.sfreq_hz))
+    edges = (1, 4, 8, 13, 30, 80)
+    bands = [power[..., (hz >= low) & (hz < high)].sum(-1) for low, high in pairwise(edges)]
+    stacked = np.log(np.stack(bands, axis=-1)).reshape(-1, 5)
+    centred: NDArray[np.float64] = stacked - stacked.mean(1, keepdims=True)
+    return centred
+
+
+def items(codes: NDArray[Any]) -> list[NDArray[np.int64]]:
+    """Each channel of each recording by itself: (1, n_frames) of (n_recordings, n_channels, ...)."""
+    return [stream[None] for recording in codes for stream in recording]
+
+
+def labels_of(planted: PlantedMotifs) -> NDArray[np.int64]:
+    """State of each item of `items`."""
+    return np.repeat(planted.states, planted.values.shape[1])
+
+
+@dataclass(frozen=True)
+class Found:
+    """All that is asked of a tokenizer on planted motifs; accuracies are of four states.
+
+    Attributes
+    ----------
+    agreement, k_means, k_means_smooth : Agreement
+        Of the tokens; of k-means on the spectra of the same frames, and on what codes are to say.
+    probe, probe_k_means, probe_truth : float
+        Of histograms of tokens, of codes of k-means, and of the motifs planted.
+    average, electrode : float
+        The probe on channels never seen, with each of two references never seen.
+    bayes, bayes_truth, band_power : float
+        Naive Bayes over n-grams of tokens, of motifs; logistic regression on band power.
+    shifted : float
+        Share of the tokens that stay when the recording begins one hop later.
+    r : float
+        Correlation of what is decoded with the target.
+    """
+
+    agreement: Agreement
+    all_frames: Agreement
+    k_means: Agreement
+    k_means_smooth: Agreement
+    probe: float
+    probe_k_means: float
+    probe_truth: float
+    average: float
+    electrode: float
+    bayes: float
+    bayes_truth: float
+    band_power: float
+    shifted: float
+    r: float
+
+
+SEEN, UNSEEN = range(16), range(16, 20)
+
+
+def data(n_train: int, n_test: int, duration_s: float) -> dict[str, PlantedMotifs]:
+    """Draw recordings to learn from and to be judged on; the last two with a montage never seen."""
+    shared: dict[str, Any] = {"duration_s": duration_s}
+    return {
+        "train": planted_motifs(n_train, channels=SEEN, random_state=1, **shared),
+        "test": planted_motifs(n_test, channels=SEEN, random_state=2, **shared),
+        "average": planted_motifs(
+            4 * n_test, channels=UNSEEN, reference="average", random_state=3, **shared
+        ),
+        "electrode": planted_motifs(
+            4 * n_test, channels=UNSEEN, reference="electrode", random_state=4, **shared
+        ),
+    }
+
+
+def study(tokenizer: SpectralTokenizer, sets: dict[str, PlantedMotifs]) -> Found:
+    """Ask all of a fitted tokenizer."""
+    from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    model = LogisticRegressionCV(
-        Cs=np.logspace(-4, 1, 6), l1_ratios=(0,), cv=5, max_iter=500, use_legacy_attributes=False
+    size = tokenizer.settings.quantiser.codebook_size
+    codes = {name: codes_of(tokenizer, planted) for name, planted in sets.items()}
+    n_frames = codes["test"].shape[-1]
+    truth = {name: truth_of(tokenizer, planted, n_frames) for name, planted in sets.items()}
+    labels = {name: labels_of(planted) for name, planted in sets.items()}
+
+    def accuracy(features: dict[str, NDArray[Any]]) -> dict[str, float]:
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=500))
+        model.fit(features["train"], labels["train"])
+        return {name: float(model.score(features[name], labels[name])) for name in features}
+
+    def counted(some: dict[str, NDArray[Any]], n_codes: int) -> dict[str, NDArray[Any]]:
+        return {
+            name: histograms([item[..., None] for item in items(one)], n_codes)
+            for name, one in some.items()
+        }
+
+    def bayes(some: dict[str, NDArray[Any]]) -> float:
+        model = ngram_bayes(2).fit(items(some["train"]), labels["train"])
+        return float(model.score(items(some["test"]), labels["test"]))
+
+    plain = {name: spectra_of(tokenizer, sets[name], plain=True) for name in ("train", "test")}
+    smooth = {name: spectra_of(tokenizer, sets[name]) for name in ("train", "test")}
+    clusters = k_means_codes(plain["train"], [plain["train"], plain["test"]], size)
+    near = k_means_codes(smooth["train"], [smooth["test"]], size)[0]
+    probes = accuracy(counted(codes, size))
+    motifs = {name: truth[name][0] for name in ("train", "test")}
+    both = dict(zip(("train", "test"), clusters, strict=True))
+    power = {name: band_power(sets[name]) for name in ("train", "test")}
+    return Found(
+        agreement=agreement(codes["test"], truth["test"], size),
+        all_frames=agreement(codes["test"], truth["test"], size, least=0.0),
+        k_means=agreement(clusters[1], truth["test"], size),
+        k_means_smooth=agreement(near, truth["test"], size),
+        probe=probes["test"],
+        probe_k_means=accuracy(counted(both, size))["test"],
+        probe_truth=accuracy(counted(motifs, N_MOTIFS + 1))["test"],
+        average=probes["average"],
+        electrode=probes["electrode"],
+        bayes=bayes(codes),
+        bayes_truth=bayes(motifs),
+        band_power=accuracy(power)["test"],
+        shifted=shifted(tokenizer, sets["test"]),
+        r=reconstruction(tokenizer, sets["test"]),
     )
-    return float(
-        make_pipeline(StandardScaler(), model).fit(train, train_labels).score(test, labels)
-    )
 
 
-def counts(codes: NDArray[Any], size: int) -> NDArray[np.float64]:
-    """Histogram of one stage's codes (n_recordings, n_channels, n_frames)."""
-    return histograms(list(codes[..., None]), size)
+def shifted(tokenizer: SpectralTokenizer, planted: PlantedMotifs) -> float:
+    """Share of tokens that stay the same when a recording begins one hop later."""
+    same = []
+    for signal in signals_of(planted)[:8]:
+        later = signal.crop(tokenizer.step_samples, signal.n_times)
+        a, b = (tokenizer.encode(one).codes[..., 0] for one in (signal, later))
+        same.append(np.mean(a[:, 1 : 1 + b.shape[1]] == b))
+    return float(np.mean(same))
 
 
-def band_power(spectra: NDArray[np.floating], frame_s: float) -> NDArray[np.float64]:
-    """Mean log power of five bands of each recording, mean of channels, (n_recordings, 5)."""
-    edges = np.array([1, 4, 8, 13, 30, 80]) * frame_s
-    power = [
-        np.log(np.square(spectra[..., int(low) : int(high)]).mean((1, 2, 3)))
-        for low, high in zip(edges[:-1], edges[1:], strict=True)
-    ]
-    return np.stack(power, axis=1)
+def reconstruction(tokenizer: SpectralTokenizer, planted: PlantedMotifs) -> float:
+    """Correlation over frames and bins of what is decoded, mean of channels."""
+    found = []
+    for signal in signals_of(planted)[:8]:
+        target = tokenizer.target(tokenizer.prepare(signal))
+        said = tokenizer.decode(tokenizer.encode(signal), signal)
+        found += [
+            np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(target, said, strict=True)
+        ]
+    return float(np.mean(found))
 
 
 N_MOTIFS = len(MOTIFS)
