@@ -12,6 +12,7 @@ from afterimage.features.registry import ENCODERS
 from afterimage.preprocess.fmri.registry import ESTIMATORS
 from afterimage.pretraining.registry import MASKED_MODELS
 from afterimage.reconstruction.registry import RECONSTRUCTIONS
+from afterimage.tokenizers.registry import TOKENIZERS
 
 
 def list_methods() -> list[dict[str, Any]]:
@@ -25,7 +26,7 @@ def list_methods() -> list[dict[str, Any]]:
     """
     methods = []
     for registry in (
-        *(ESTIMATORS, CONNECTIVITY, CLASSIFIERS, MASKED_MODELS),
+        *(ESTIMATORS, CONNECTIVITY, CLASSIFIERS, MASKED_MODELS, TOKENIZERS),
         *(ENCODERS, DECODERS, RECONSTRUCTIONS),
     ):
         for name in registry.names():

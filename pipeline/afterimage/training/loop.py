@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,9 @@ class LoopSettings(Settings):
 
     n_steps: int = Field(default=1000, ge=1, description="Optimiser steps.")
     batch_size: int = Field(default=32, ge=1, description="Examples in a step.")
+    n_parts: int = Field(
+        default=1, ge=1, description="Parts of a step, one in memory at a time; gradients add up."
+    )
     learning_rate: float = Field(default=1e-3, gt=0, description="Highest learning rate of AdamW.")
     weight_decay: float = Field(default=0.01, ge=0, description="Decoupled weight decay of AdamW.")
     warmup_steps: int = Field(default=50, ge=0, description="Steps of rise of the learning rate.")
@@ -191,17 +195,16 @@ def train(
     while done < settings.n_steps and not (early_stopping and early_stopping.stopped):
         step = done
         indices = batch_indices(n_items, settings.batch_size, step, random_state)[share]
-        batch = {k: t.to(accelerator.device) for k, t in batch_of(indices, step).items()}
         for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * learning_rate_factor(step, settings)
-        with accelerator.autocast():
-            loss = model(batch, _generator(random_state, step, accelerator.process_index))
         optimizer.zero_grad()
-        accelerator.backward(loss)
+        generator = _generator(random_state, step, accelerator.process_index)
+        losses[step] = _backward(
+            accelerator, model, batch_of, indices, step, generator, settings.n_parts
+        )
         accelerator.clip_grad_norm_(weights, settings.gradient_clip)
         optimizer.step()
         _update_average(average, parameters, step, settings.ema_decay)
-        losses[step] = float(loss.detach())
         done = step + 1
         if early_stopping and (done % early_stopping.every == 0 or done == settings.n_steps):
             early_stopping.look(done, objective, parameters, average)
@@ -214,6 +217,30 @@ def train(
     _copy_into(parameters, best or average)
     objective.eval()
     return losses[:done]
+
+
+def _backward(
+    accelerator: Any,
+    model: nn.Module,
+    batch_of: Callable[[NDArray[np.int64], int], Batch],
+    indices: NDArray[np.int64],
+    step: int,
+    generator: torch.Generator,
+    n_parts: int,
+) -> float:
+    """Add up the gradients of the parts of a step; return its mean loss."""
+    total = 0.0
+    parts = [part for part in np.array_split(indices, n_parts) if len(part)]
+    for number, part in enumerate(parts):
+        batch = {k: t.to(accelerator.device) for k, t in batch_of(part, step).items()}
+        last = number == len(parts) - 1
+        # Several processes share their gradients once a step.
+        with nullcontext() if last else accelerator.no_sync(model):
+            with accelerator.autocast():
+                loss = model(batch, generator)
+            accelerator.backward(loss * (len(part) / len(indices)))
+        total += float(loss.detach()) * len(part) / len(indices)
+    return total
 
 
 def _copy_into(parameters: dict[str, nn.Parameter], values: dict[str, Tensor]) -> None:
