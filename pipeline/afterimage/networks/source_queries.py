@@ -4,12 +4,22 @@ A sensor is known by its place, its orientation and its kind, never by its numbe
 collect what all sensors of a window show ("backward solution"), tokens are made of what the queries
 hold, and any sensor, seen or not, asks the queries for its own series ("forward solution").
 
-What differs: places are those in the head, not centred and scaled by the layout at hand, which would
-move when electrodes are left out. The sign of an oriented sensor is a convention: a sensor whose
-orientation points against a fixed field of directions is turned round together with its series, so
-that to flip an orientation flips the series exactly, in and out. Channels of a batch are stacked, so
-that windows with few of them cost little. The error of the phase is wrapped, and weighs as much as
-the target has amplitude: the phase of what is not there tells nothing.
+What differs:
+
+* Places are those in the head, not centred and scaled by the layout at hand, which would move when
+  electrodes are left out.
+* The sign of an oriented sensor is a convention. A sensor whose orientation points against a fixed
+  field of directions is turned round together with its series, so that to flip an orientation flips
+  the series exactly, in and out.
+* A field has both signs and electrodes have a mean of 0, so that weights of attention alone, which
+  are positive, find nothing to begin with. Values are multiplied by gains that the features of a
+  sensor give, and so is what is told to a sensor.
+* Latents are standardised over the batch and shifted by a learned vector before they are brought to
+  length 1: a direction alone has no amplitude. In the first batches they are not quantised, and the
+  codes start from what was learned. Without both, latents become constant and nothing is learned.
+* The error of the phase is wrapped, and weighs as much as the target has amplitude: the phase of
+  what is not there tells nothing.
+* Channels of a batch are stacked, so that windows with few of them cost little.
 """
 
 from __future__ import annotations
@@ -23,10 +33,6 @@ from torch.nn.functional import normalize, scaled_dot_product_attention, selu
 
 from afterimage.networks.waveforms import WaveformDecoder, WaveformEncoder
 
-#: Kinds of sensors, in the order of their embeddings.
-KINDS = ("eeg", "mag", "grad", "ieeg")
-#: Middle of the head and a length about its radius, head coordinates, m.
-CENTRE_M, LENGTH_M = (0.0, 0.0, 0.04), 0.1
 #: The field of directions that tells which of two opposite orientations is used: outwards, and a
 #: fixed direction, which decides where an orientation lies along the head's surface.
 AGAINST = (0.41, 0.23, 0.13)
@@ -60,13 +66,13 @@ class SensorEncoder(nn.Module):
 
     Parameters
     ----------
-    n_features : int
+    n_features, n_kinds : int
     """
 
-    def __init__(self, n_features: int) -> None:
+    def __init__(self, n_features: int, n_kinds: int) -> None:
         super().__init__()
         self.rise, self.fall = nn.Linear(6, 2 * n_features), nn.Linear(2 * n_features, n_features)
-        self.kind = nn.Embedding(len(KINDS), n_features)
+        self.kind = nn.Embedding(n_kinds, n_features)
         self.mix = nn.Sequential(
             nn.Linear(n_features, 2 * n_features), nn.SELU(), nn.Linear(2 * n_features, n_features)
         )
@@ -85,47 +91,59 @@ class SourceQueries(nn.Module):
     Parameters
     ----------
     quantiser : nn.Module
-        ``quantiser(latents) -> (quantised, codes, commitment loss a stage)`` of (n, n_vectors,
-        n_features).
-    n_features, n_sources, n_heads : int
-        Features of a latent, number of queries, heads of attention.
+        See `afterimage.tokenizers.quantiser.new_quantiser`.
+    n_features, n_kinds, n_sources, n_heads : int
+        Features of a latent, kinds of sensors, number of queries, heads of attention.
     n_filters, ratios
         See `afterimage.networks.waveforms.WaveformEncoder`.
     dropped : float
         Share of the sensors of each training window that the encoder does not see.
     noise : float
         Standard deviation of the noise added to what the encoder sees in training.
+    n_continuous : int
+        Batches of training before codes are used.
     """
+
+    n_seen: Tensor
 
     def __init__(
         self,
         quantiser: Any,
         *,
         n_features: int,
+        n_kinds: int,
         n_sources: int,
         n_heads: int,
         n_filters: int,
         ratios: Sequence[int],
         dropped: float = 0.25,
         noise: float = 0.1,
+        n_continuous: int = 0,
     ) -> None:
         super().__init__()
         self.n_heads, self.dropped, self.noise = n_heads, dropped, noise
-        self.sensors = SensorEncoder(n_features)
+        self.n_continuous = n_continuous
+        self.register_buffer("n_seen", torch.zeros((), dtype=torch.int64))
+        self.sensors = SensorEncoder(n_features, n_kinds)
         self.encoder = WaveformEncoder(n_features, n_filters, ratios)
         self.queries = nn.Parameter(torch.randn(n_sources, n_features))
         self.collect_key = nn.Linear(n_features, n_features)
         self.collect_value = nn.Linear(n_features, n_features)
         self.collect_gain = nn.Linear(n_features, n_features)
-        self.collect_out = nn.Linear(n_features, n_features)
+        self.collect_out = nn.Linear(n_features, n_features, bias=False)
+        self.spread = nn.BatchNorm1d(n_sources * n_features)
+        nn.init.ones_(self.spread.bias)
         self.quantiser = quantiser
         self.ask = nn.Linear(n_features, n_features)
-        self.answer = nn.Linear(n_features, 2 * n_features)
+        self.answer_key = nn.Linear(n_features, n_features)
+        self.answer_value = nn.Linear(n_features, n_features)
         self.answer_gain = nn.Linear(n_features, n_features)
         self.answer_out = nn.Linear(n_features, n_features)
         self.decoder = WaveformDecoder(n_features, n_filters, ratios)
 
-    def latents(self, batch: Batch, seen: Tensor | None = None, noise: Any = None) -> Tensor:
+    def latents(
+        self, batch: Batch, seen: Tensor | None = None, noise: Tensor | None = None
+    ) -> Tensor:
         """Collect what sensors show into sources.
 
         Parameters
@@ -157,9 +175,10 @@ class SourceQueries(nn.Module):
         # (windows, places, steps, heads, f) to (windows, steps, heads, places, f)
         key, value = (_padded(part, rows).permute(0, 2, 3, 1, 4) for part in (key, value))
         found = scaled_dot_product_attention(query.expand(*key.shape[:2], *query.shape), key, value, mask)
-        # (windows, steps, heads, sources, f) to (windows, sources, steps, heads * f)
-        sources = self.collect_out(found.permute(0, 3, 1, 2, 4).flatten(3))
-        return normalize(sources.float(), dim=-1)
+        # (windows, steps, heads, sources, f) to (windows, steps, sources, heads * f)
+        sources = self.collect_out(found.transpose(2, 3).flatten(3)).float()
+        spread = self.spread(sources.flatten(0, 1).flatten(1)).view(sources.shape)
+        return normalize(spread, dim=-1).transpose(1, 2)
 
     def series(self, sources: Tensor, batch: Batch) -> Tensor:
         """Ask sources (n_windows, n_sources, n_steps, n_features) for series (n_sensors, n_times).
@@ -173,7 +192,7 @@ class SourceQueries(nn.Module):
         query = _padded(query, rows).transpose(1, 2)[:, None]  # (windows, 1, heads, places, f)
         key, value = (
             self._heads(part).permute(0, 2, 3, 1, 4)  # (windows, steps, heads, sources, f)
-            for part in self.answer(sources).chunk(2, dim=-1)
+            for part in (self.answer_key(sources + self.queries[:, None]), self.answer_value(sources))
         )
         query = query.expand(-1, key.shape[1], -1, -1, -1)
         told = scaled_dot_product_attention(query, key, value)  # (windows, steps, heads, places, f)
@@ -181,31 +200,28 @@ class SourceQueries(nn.Module):
         decoded: Tensor = self.decoder(self.answer_out(steps * self.answer_gain(known)[:, None]))
         return sign[:, None] * decoded
 
-    def quantise(self, sources: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return sources as their codes say, codes (..., n_stages), and the commitment loss."""
-        quantised, codes, commitment = self.quantiser(sources.flatten(1, 2).float())
-        return (
-            quantised.view(sources.shape),
-            codes.view(*sources.shape[:3], -1),
-            commitment.sum() * sources.shape[-1],
-        )
-
-    def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the loss of a batch of standardised windows, and its parts.
 
         A share of the sensors of each window is hidden from the encoder; all are reconstructed.
+        Randomness is torch's global one.
         """
         target = batch["series"]
-        draws = torch.rand(len(target), generator=generator).to(target.device)
-        order = _padded(draws, (batch["window"], batch["place"]), 2.0).argsort(-1).argsort(-1)
-        n_sensors = torch.bincount(batch["window"])
-        n_hidden = (self.dropped * n_sensors).floor().long()
-        seen = (order >= n_hidden[:, None])[batch["window"], batch["place"]]
-        noise = self.noise * torch.randn(target.shape, generator=generator).to(target.device)
+        rows = (batch["window"], batch["place"])
+        draws = torch.rand(len(target)).to(target.device)
+        rank = _padded(draws, rows, 2.0).argsort(-1).argsort(-1)
+        n_hidden = (self.dropped * torch.bincount(batch["window"])).floor().long()
+        seen = (rank >= n_hidden[:, None])[rows]
+        noise = self.noise * torch.randn(target.shape).to(target.device)
         sources = self.latents(batch, seen, noise)
-        quantised, _, commitment = self.quantise(sources)
-        found = self.series(quantised, batch)
-        parts = reconstruction_parts(found.float(), target)
+        commitment = target.new_zeros(())
+        if self.n_seen >= self.n_continuous:
+            # Mean squares over the features of a unit vector are next to nothing; this is its sum.
+            sources, _, loss = self.quantiser(sources)
+            commitment = loss * sources.shape[-1]
+        if self.training:
+            self.n_seen += 1
+        parts = reconstruction_parts(self.series(sources, batch).float(), target)
         loss = parts["time"] + parts["correlation"] + parts["amplitude"] + 0.5 * parts["phase"]
         return {"loss": loss + commitment, **parts, "commitment": commitment}
 
