@@ -34,3 +34,35 @@ SMALL: dict[str, Any] = {
     "batch_size": 8, "channels_per_window": 24, "warmup_steps": 20, "learning_rate": 6e-3,
     "quantiser": QuantiserSettings(codebook_size=SIZE, n_stages=4),
 }  # fmt: skip
+
+
+def guesses(
+    model: BrainOmni, training: list[Any], held_out: list[Any]
+) -> dict[str, list[float]]:
+    """Cross-entropy of each stage on held-out tokens, nats: of the model and of its rivals."""
+    found: dict[str, list[float]] = {}
+    losses = np.mean([model.cross_entropy(one) for one in held_out], axis=0)
+    found["model"] = losses.tolist()
+    size = model.network_.codebooks.shape[1]
+    for stage in range(len(losses)):
+        rivals = CodeGuesses([one.codes[..., stage] for one in training], size)
+        said = [rivals.losses(one.codes[..., stage]) for one in held_out]
+        for name in said[0]:
+            found.setdefault(name, []).append(float(np.mean([one[name] for one in said])))
+    return found
+
+
+def tokens_of(tokenizer: BrainTokenizer, layouts: tuple[str, ...], seeds: range) -> list[Any]:
+    """Tokens of people, one layout each in turn."""
+    sources = draw_sources()
+    return [
+        tokenizer.encode(signal_of(one))
+        for number, seed in enumerate(seeds)
+        for one in recordings(
+            sources,
+            layouts[number % len(layouts)],
+            [seed],
+            duration_s=64,
+            sfreq_hz=tokenizer.settings.sfreq_hz,
+        )
+    ]
