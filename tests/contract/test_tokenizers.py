@@ -19,7 +19,12 @@ from afterimage.tokenizers.signals import new_signal
 
 NAMES = TOKENIZERS.names()
 #: What makes a tokenizer small enough for these tests, beside what all share.
-SMALL: dict[str, dict[str, Any]] = {"raw_patches": {"n_features": 16, "n_hidden": 32}}
+SMALL: dict[str, dict[str, Any]] = {
+    "raw_patches": {"n_features": 16, "n_hidden": 32},
+    "brain_tokenizer": {
+        "sfreq_hz": 64.0, "ratios": (4, 4), "n_features": 16, "n_filters": 4, "n_sources": 4,
+    },
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
