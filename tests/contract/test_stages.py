@@ -47,6 +47,7 @@ SHARED = {
     "phenotype_files",
     *("report_stages", "report_recordings", "report_scans", "report_pictures"),
     *("series_recordings", "report_pretraining"),
+    *("token_series", "token_scores", "report_tokenizers"),
 }
 #: Rules that run a stage once more, over all subjects, and the stage.
 OVER_SUBJECTS = {"decode_group_conditions": "decode_conditions"}

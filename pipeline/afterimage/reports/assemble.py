@@ -44,6 +44,7 @@ from afterimage.reports.page import Figure, Image, Panel, Section
 from afterimage.reports.pretraining_words import pretraining_view
 from afterimage.reports.scan_words import onset_warning
 from afterimage.reports.time_words import alarm_warning
+from afterimage.reports.tokenizer_words import tokenizer_view
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -134,6 +135,7 @@ def assemble_group(report: GroupReport) -> str:
         "group_subjects": comparison.view(report),
         "group_connectivity": connectivity_tables.group_view(report.connectivity),
         "pretraining": pretraining_view(report.pretraining),
+        "tokenizers": tokenizer_view(report.tokenizers),
         "group_phenotypes": phenotypes.group_view(report.phenotypes),
         "group_generated": generated.group_view(report.generated),
         "group_linter": {

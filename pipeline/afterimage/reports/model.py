@@ -20,6 +20,7 @@ from afterimage.reports.pretraining import PretrainedModel
 from afterimage.reports.provenance import ConfigChange, Exclusion, StageError, StageRun
 from afterimage.reports.recordings import ConditionScore, Recordings, TimeResolved
 from afterimage.reports.scans import ScanQuality
+from afterimage.reports.tokenizers import TokenizerCard
 
 Row = Mapping[str, Any]
 """One row of ``metrics.tsv`` with its columns as keys: subject label decoder method role metric
@@ -335,6 +336,8 @@ class GroupReport:
         As in `SubjectReport`.
     pretraining : sequence of PretrainedModel
         Masked models of the series of all people.
+    tokenizers : sequence of TokenizerCard
+        Tokenizers of the EEG and MEG of all people.
     phenotypes : sequence of Row
         As in ``group/phenotypes.tsv``.
     headline_metric, facts
@@ -359,6 +362,7 @@ class GroupReport:
     config_changes: Sequence[ConfigChange] = ()
     config_hash: str = ""
     pretraining: Sequence[PretrainedModel] = ()
+    tokenizers: Sequence[TokenizerCard] = ()
     phenotypes: Sequence[Row] = ()
     generated: Sequence[Row] = ()
     generated_values: tuple[np.ndarray, np.ndarray] | None = None

@@ -1,10 +1,11 @@
-"""What the pretraining stages share: recordings of all people, their labels, and one split."""
+"""What stages that learn from all people share: recordings, their labels, and one split."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -15,6 +16,14 @@ from afterimage.io.tables import read_tsv
 #: Share of regions without a signal above which a recording is left out.
 MAX_ABSENT = 0.2
 MISSING = ("", "n/a")
+
+
+class OfPerson(Protocol):
+    """What is asked of a recording to know whose it is."""
+
+    @property
+    def entities(self) -> dict[str, str]:
+        """Return ``subject`` and more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,14 +136,14 @@ def people_table(participants: Path | None) -> dict[str, dict[str, str]]:
 
 
 def groups_of(
-    items: Sequence[Recording], people: dict[str, dict[str, str]], column: str
+    items: Sequence[OfPerson], people: dict[str, dict[str, str]], column: str
 ) -> np.ndarray:
     """Return what must not be split of each recording: its family or site, else its person."""
     if column and not any(column in row for row in people.values()):
         raise ConfigError(
             "the column of groups is not in participants.tsv", found=column,
             expected=", ".join(next(iter(people.values()), {})) or "a participants.tsv",
-            fix="change pretrain_series.group_column, or leave it empty",
+            fix="change group_column, or leave it empty",
         )  # fmt: skip
     groups = []
     for item in items:
@@ -149,7 +158,7 @@ def held_out(groups: np.ndarray, test_fraction: float, random_state: int) -> np.
     names = np.unique(groups)
     if len(names) < 2:
         raise InputError(
-            "pretraining needs people to be held out", found=f"{len(names)} group",
+            "learning needs people to be held out", found=f"{len(names)} group",
             expected="two people (or families) or more", fix="add people",
         )  # fmt: skip
     n_test = int(np.clip(round(test_fraction * len(names)), 1, len(names) - 1))

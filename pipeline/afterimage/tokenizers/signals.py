@@ -193,6 +193,11 @@ def _template(signal: Signal) -> NDArray[np.float64]:
     return positions
 
 
+def rate_ratio(sfreq_hz: float, wanted_hz: float) -> Fraction:
+    """Return the ratio of two rates: as many samples up, as many down."""
+    return Fraction(wanted_hz / sfreq_hz).limit_denominator(1000)
+
+
 def resample(signal: Signal, sfreq_hz: float) -> Signal:
     """Bring a signal to another rate, by a polyphase filter.
 
@@ -205,7 +210,7 @@ def resample(signal: Signal, sfreq_hz: float) -> Signal:
 
     if abs(signal.sfreq_hz - sfreq_hz) < 1e-6 * sfreq_hz:
         return signal
-    ratio = Fraction(sfreq_hz / signal.sfreq_hz).limit_denominator(1000)
+    ratio = rate_ratio(signal.sfreq_hz, sfreq_hz)
     values = resample_poly(signal.values, ratio.numerator, ratio.denominator, axis=1)
     return replace(signal, values=values.astype(np.float32), sfreq_hz=float(sfreq_hz))
 
@@ -225,11 +230,16 @@ def robust_scale(values: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDAr
     return centre.astype(np.float32), deviation.astype(np.float32)
 
 
-def standardise(signal: Signal) -> Signal:
-    """Bring a recording to one scale a sensor kind; ratios between its channels are kept.
+def scaling(signal: Signal) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return what `standardise` subtracts from each channel and divides it by.
 
-    Every channel is centred on its median and divided by the median deviation of the channels of
-    its kind, and clipped at 20. A flat channel is 0 throughout.
+    Channels are divided by the median deviation of those of their kind, so that ratios between
+    them are kept.
+
+    Returns
+    -------
+    centre, scale : ndarray of float32, (n_channels,)
+        The scale of a flat channel is 0.
 
     Raises
     ------
@@ -250,6 +260,23 @@ def standardise(signal: Signal) -> Signal:
             expected="one channel or more that changes",
             fix="leave the recording out",
         )  # fmt: skip
+    return centre, scale
+
+
+def standardise(
+    signal: Signal, how: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
+) -> Signal:
+    """Bring a recording to one scale a sensor kind; ratios between its channels are kept.
+
+    Values are clipped at 20; a flat channel is 0 throughout.
+
+    Parameters
+    ----------
+    signal : Signal
+    how : tuple of ndarray, (n_channels,), optional
+        What `scaling` returned of the whole recording, for a window of it.
+    """
+    centre, scale = scaling(signal) if how is None else how
     values = (signal.values - centre[:, None]) / np.where(scale > 0, scale, 1.0)[:, None]
     values = np.clip(values, -CLIP, CLIP) * (scale > 0)[:, None]
     return replace(signal, values=values.astype(np.float32))

@@ -190,10 +190,10 @@ class SignalTokenizer:
         return (self.window_steps - 1) * self.step_samples + self.span_samples
 
     def prepare(self, signal: Signal) -> Signal:
-        """Settle positions, bring a recording to the rate, and standardise it."""
+        """Settle positions, standardise a recording, and bring it to the rate."""
         if self.needs_positions:
             signal = place(signal, self.settings.unknown_positions)
-        return standardise(resample(signal, self.settings.sfreq_hz))
+        return resample(standardise(signal), self.settings.sfreq_hz)
 
     def source(self, signals: Sequence[Signal], overlap: float = 0.0) -> ListSource:
         """Return the windows of recordings in memory."""

@@ -20,6 +20,7 @@ from afterimage.reports.figures import (
     scans,
     subjects,
     time_resolved,
+    tokenizers,
 )
 from afterimage.reports.model import GroupReport, SubjectReport
 from afterimage.reports.page import Panel
@@ -75,6 +76,8 @@ GROUP_FIGURES: Mapping[str, Callable[[GroupReport], list[Panel]]] = {
     "group_connectome": connectivity.connectome_panels,
     "pretext": pretraining.pretext_panels,
     "probes": pretraining.probe_panels,
+    "token_return": tokenizers.return_panels,
+    "token_meaning": tokenizers.meaning_panels,
     "group_phenotypes": phenotypes.phenotype_panels,
     "group_generated": phenotypes.generated_panels,
 }
