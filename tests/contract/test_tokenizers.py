@@ -19,7 +19,13 @@ from afterimage.tokenizers.signals import new_signal
 
 NAMES = TOKENIZERS.names()
 #: What makes a tokenizer small enough for these tests, beside what all share.
-SMALL: dict[str, dict[str, Any]] = {"raw_patches": {"n_features": 16, "n_hidden": 32}}
+SMALL: dict[str, dict[str, Any]] = {
+    "raw_patches": {"n_features": 16, "n_hidden": 32},
+    "du_in": {
+        "sfreq_hz": 200.0, "stride": 5, "n_filters": 16, "n_out": 8, "n_layers": 1,
+        "n_back_layers": 1, "n_heads": 2,
+    },
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
