@@ -63,12 +63,12 @@ def relations(
 
 def small(**more: Any) -> dict[str, Any]:
     return {
-        "sfreq_hz": RATE_HZ, "window_s": 1.0, "batch_size": 16, "learning_rate": 3e-3,
+        "sfreq_hz": RATE_HZ, "window_s": 1.0, "batch_size": 8, "learning_rate": 6e-3,
         "warmup_steps": 20, "quantiser": QuantiserSettings(codebook_size=64), **more,
     }  # fmt: skip
 
 
 def du_in(**more: Any) -> DuIN:
-    sizes = {"token_s": TOKEN_S, "stride": 5, "n_mixed": 8, "n_filters": 32, "n_out": 8,
+    sizes = {"token_s": TOKEN_S, "stride": 5, "n_mixed": 16, "n_filters": 32, "n_out": 8,
              "n_layers": 1, "n_back_layers": 1, "n_heads": 2}  # fmt: skip
     return DuIN(DuINSettings(**small(**(sizes | more))))

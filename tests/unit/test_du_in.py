@@ -77,7 +77,7 @@ def check(found: dict[str, float]) -> None:
 
 
 def test_regions_say_what_no_channel_says() -> None:
-    found = study(200, 0)
+    found = study(250, 0)
     print(found)
     check(found)
 
@@ -85,7 +85,7 @@ def test_regions_say_what_no_channel_says() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_regions_say_what_no_channel_says_whatever_the_seed(seed: int) -> None:
-    found = study(400, seed)
+    found = study(500, seed)
     print(found)
     check(found)
 
