@@ -11,9 +11,11 @@ What differs:
 * The sign of an oriented sensor is a convention. A sensor whose orientation points against a fixed
   field of directions is turned round together with its series, so that to flip an orientation flips
   the series exactly, in and out.
-* A field has both signs and electrodes have a mean of 0, so that weights of attention alone, which
-  are positive, find nothing to begin with. Values are multiplied by gains that the features of a
-  sensor give, and so is what is told to a sensor.
+* A field has both signs, and electrodes have a mean of 0: attention, whose weights are positive,
+  finds nothing to begin with. Weights here are inner products without a softmax, learned functions
+  of place, orientation and kind alone. What sources collect is then explained to the sensors and
+  what is left is collected again, since the fields of sources overlap, and other layouts sample
+  them in other ways.
 * Latents are standardised over the batch and shifted by a learned vector before they are brought to
   length 1: a direction alone has no amplitude. In the first batches they are not quantised, and the
   codes start from what was learned. Without both, latents become constant and nothing is learned.
@@ -29,7 +31,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize, scaled_dot_product_attention, selu
+from torch.nn.functional import normalize, selu
 
 from afterimage.networks.waveforms import WaveformDecoder, WaveformEncoder
 
@@ -85,6 +87,51 @@ class SensorEncoder(nn.Module):
         return encoded
 
 
+class FieldMixer(nn.Module):
+    """Weighted sums over sensors or sources, with weights of both signs.
+
+    A weight is the inner product of features of what is asked for and of what is summed over, as in
+    attention, but without a softmax: it is a field over places, and does not depend on the series.
+
+    Parameters
+    ----------
+    n_features, n_heads : int
+    """
+
+    def __init__(self, n_features: int, n_heads: int) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.query, self.key = nn.Linear(n_features, n_features), nn.Linear(n_features, n_features)
+        self.value = nn.Linear(n_features, n_features, bias=False)
+        self.out = nn.Linear(n_features, n_features, bias=False)
+
+    def forward(self, asked: Tensor, known: Tensor, values: Tensor, share: Tensor) -> Tensor:
+        """Sum up ``values`` for each that is asked for.
+
+        Parameters
+        ----------
+        asked : Tensor, (n_windows, n_asked, n_features)
+        known : Tensor, (n_windows, n_known, n_features)
+        values : Tensor, (n_windows, n_known, n_steps, n_features)
+        share : Tensor, (n_windows, n_known)
+            What each counts, beside its weight.
+
+        Returns
+        -------
+        Tensor, (n_windows, n_asked, n_steps, n_features)
+        """
+        query, key = (
+            part.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)  # (windows, heads, n, f)
+            for part in (self.query(asked), self.key(known))
+        )
+        weights = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5 * share[:, None, None]
+        parts = self.value(values).unflatten(-1, (self.n_heads, -1)).permute(0, 3, 1, 2, 4)
+        mixed = weights @ parts.flatten(3)  # (windows, heads, n_asked, n_steps * f)
+        mixed = mixed.unflatten(-1, (values.shape[2], -1)).permute(0, 2, 3, 1, 4)
+        found: Tensor = self.out(mixed.flatten(3))
+        return found
+
+
 class SourceQueries(nn.Module):
     """Windows of any sensors to tokens of latent sources, and back.
 
@@ -93,9 +140,11 @@ class SourceQueries(nn.Module):
     quantiser : nn.Module
         See `afterimage.tokenizers.quantiser.new_quantiser`.
     n_features, n_kinds, n_sources, n_heads : int
-        Features of a latent, kinds of sensors, number of queries, heads of attention.
+        Features of a latent, kinds of sensors, number of queries, heads of a mixer.
     n_filters, ratios
         See `afterimage.networks.waveforms.WaveformEncoder`.
+    n_rounds : int
+        Times that sources collect what sensors show and sources do not yet explain.
     dropped : float
         Share of the sensors of each training window that the encoder does not see.
     noise : float
@@ -116,30 +165,32 @@ class SourceQueries(nn.Module):
         n_heads: int,
         n_filters: int,
         ratios: Sequence[int],
+        n_rounds: int = 3,
         dropped: float = 0.25,
         noise: float = 0.1,
         n_continuous: int = 0,
     ) -> None:
         super().__init__()
-        self.n_heads, self.dropped, self.noise = n_heads, dropped, noise
+        self.n_rounds, self.dropped, self.noise = n_rounds, dropped, noise
         self.n_continuous = n_continuous
         self.register_buffer("n_seen", torch.zeros((), dtype=torch.int64))
         self.sensors = SensorEncoder(n_features, n_kinds)
         self.encoder = WaveformEncoder(n_features, n_filters, ratios)
         self.queries = nn.Parameter(torch.randn(n_sources, n_features))
-        self.collect_key = nn.Linear(n_features, n_features)
-        self.collect_value = nn.Linear(n_features, n_features)
-        self.collect_gain = nn.Linear(n_features, n_features)
-        self.collect_out = nn.Linear(n_features, n_features, bias=False)
+        self.collect = FieldMixer(n_features, n_heads)
+        self.explain = FieldMixer(n_features, n_heads)
         self.spread = nn.BatchNorm1d(n_sources * n_features)
-        nn.init.ones_(self.spread.bias)
         self.quantiser = quantiser
-        self.ask = nn.Linear(n_features, n_features)
-        self.answer_key = nn.Linear(n_features, n_features)
-        self.answer_value = nn.Linear(n_features, n_features)
-        self.answer_gain = nn.Linear(n_features, n_features)
-        self.answer_out = nn.Linear(n_features, n_features)
+        self.answer = FieldMixer(n_features, n_heads)
         self.decoder = WaveformDecoder(n_features, n_filters, ratios)
+        # Signals must pass from end to end at the start: with smaller weights biases drown them.
+        for part in self.modules():
+            if isinstance(part, nn.Conv1d | nn.ConvTranspose1d | nn.Linear):
+                nn.init.xavier_normal_(part.weight)
+                if part.bias is not None:
+                    nn.init.zeros_(part.bias)
+        nn.init.zeros_(self.explain.out.weight)
+        nn.init.ones_(self.spread.bias)
 
     def latents(
         self, batch: Batch, seen: Tensor | None = None, noise: Tensor | None = None
@@ -164,20 +215,19 @@ class SourceQueries(nn.Module):
         """
         sensors, sign = turn_round(batch["sensors"])
         series = batch["series"] * sign[:, None]
-        known = self.sensors(sensors, batch["kinds"])
-        steps = self.encoder(series if noise is None else series + noise)  # (sensors, steps, f)
-        key = self._heads(self.collect_key(steps + known[:, None]))
-        value = self._heads(self.collect_value(steps) * self.collect_gain(known)[:, None])
-        seen = torch.ones_like(sign, dtype=torch.bool) if seen is None else seen
         rows = (batch["window"], batch["place"])
-        mask = _padded(seen, rows)[:, None, None, None]  # (windows, 1, 1, 1, places)
-        query = self._heads(self.queries).transpose(0, 1)  # (heads, sources, f)
-        # (windows, places, steps, heads, f) to (windows, steps, heads, places, f)
-        key, value = (_padded(part, rows).permute(0, 2, 3, 1, 4) for part in (key, value))
-        found = scaled_dot_product_attention(query.expand(*key.shape[:2], *query.shape), key, value, mask)
-        # (windows, steps, heads, sources, f) to (windows, steps, sources, heads * f)
-        sources = self.collect_out(found.transpose(2, 3).flatten(3)).float()
-        spread = self.spread(sources.flatten(0, 1).flatten(1)).view(sources.shape)
+        known = _padded(self.sensors(sensors, batch["kinds"]), rows)
+        shown = _padded(self.encoder(series if noise is None else series + noise), rows)
+        there = _padded(torch.ones_like(sign) if seen is None else seen.to(sign), rows)
+        share = there / there.sum(-1, keepdim=True).clamp(min=1)
+        queries = self.queries.expand(len(known), -1, -1)
+        even = share.new_full(queries.shape[:2], queries.shape[1] ** -0.5)
+        sources = self.collect(queries, known, shown, share)
+        for _ in range(self.n_rounds - 1):
+            left = shown - self.explain(known, queries, sources, even)
+            sources = sources + self.collect(queries, known, left, share)
+        flat = sources.float().transpose(1, 2)  # (windows, steps, sources, features)
+        spread = self.spread(flat.flatten(0, 1).flatten(1)).view(flat.shape)
         return normalize(spread, dim=-1).transpose(1, 2)
 
     def series(self, sources: Tensor, batch: Batch) -> Tensor:
@@ -186,18 +236,11 @@ class SourceQueries(nn.Module):
         Of the batch ``sensors``, ``kinds``, ``window`` and ``place`` are used.
         """
         sensors, sign = turn_round(batch["sensors"])
-        known = self.sensors(sensors, batch["kinds"])
-        query = self._heads(self.ask(known))
         rows = (batch["window"], batch["place"])
-        query = _padded(query, rows).transpose(1, 2)[:, None]  # (windows, 1, heads, places, f)
-        key, value = (
-            self._heads(part).permute(0, 2, 3, 1, 4)  # (windows, steps, heads, sources, f)
-            for part in (self.answer_key(sources + self.queries[:, None]), self.answer_value(sources))
-        )
-        query = query.expand(-1, key.shape[1], -1, -1, -1)
-        told = scaled_dot_product_attention(query, key, value)  # (windows, steps, heads, places, f)
-        steps = told.permute(0, 3, 1, 2, 4).flatten(3)[rows]  # (sensors, steps, heads * f)
-        decoded: Tensor = self.decoder(self.answer_out(steps * self.answer_gain(known)[:, None]))
+        known = _padded(self.sensors(sensors, batch["kinds"]), rows)
+        queries = self.queries.expand(len(known), -1, -1)
+        even = known.new_full(queries.shape[:2], queries.shape[1] ** -0.5)
+        decoded: Tensor = self.decoder(self.answer(known, queries, sources, even)[rows])
         return sign[:, None] * decoded
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -224,10 +267,6 @@ class SourceQueries(nn.Module):
         parts = reconstruction_parts(self.series(sources, batch).float(), target)
         loss = parts["time"] + parts["correlation"] + parts["amplitude"] + 0.5 * parts["phase"]
         return {"loss": loss + commitment, **parts, "commitment": commitment}
-
-    def _heads(self, values: Tensor) -> Tensor:
-        """Share features among heads: (..., n_features) to (..., n_heads, n_each)."""
-        return values.unflatten(-1, (self.n_heads, -1))
 
 
 def reconstruction_parts(found: Tensor, target: Tensor) -> dict[str, Tensor]:

@@ -2,7 +2,8 @@
 
 Half the heads of a block attend over the steps of their stream, with rotary positions, half over the
 streams of their step. What differs: streams that a recording does not have are left out by a mask,
-so that montages may be mixed in a batch.
+so that montages may be mixed in a batch. Codes are read and guessed as the vectors of the tokenizer,
+so that codes that are near each other are so from the beginning.
 """
 
 from __future__ import annotations
@@ -77,6 +78,8 @@ class TokenGrid(nn.Module):
     """
 
     codebooks: Tensor
+    values: Tensor
+    targets: Tensor
 
     def __init__(
         self,
@@ -89,22 +92,31 @@ class TokenGrid(nn.Module):
     ) -> None:
         super().__init__()
         vectors = torch.from_numpy(np.array(codebooks, np.float32))
-        # Vectors of about length 1, whatever the scale of the tokenizer.
-        length = vectors[0].square().sum(-1).mean().sqrt().clamp(min=1e-6)
-        self.register_buffer("codebooks", vectors / length)
+        self.register_buffer("codebooks", vectors)
+        # What all codes share says nothing: each stage without its mean, and at a variance of 1.
+        centred = vectors - vectors.mean(1, keepdim=True)
+        scale = centred.square().mean((1, 2), keepdim=True).sqrt().clamp(min=1e-6)
+        self.register_buffer("values", centred / scale[0], persistent=False)
+        self.register_buffer("targets", centred / scale, persistent=False)
         n_stages, codebook_size, n_dimensions = vectors.shape
-        self.shape = (n_stages, codebook_size)
-        self.value = nn.Linear(n_dimensions, n_features)
+        self.n_stages = n_stages
+        self.value = new_maps(n_names, n_dimensions, n_features)
         self.absent = nn.Parameter(0.02 * torch.randn(n_features))
         self.stream = nn.Embedding(n_names + 1, n_features)
+        nn.init.normal_(self.stream.weight, std=0.5)
         self.blocks = nn.ModuleList(SplitBlock(n_features, n_heads) for _ in range(n_layers))
         self.norm = nn.RMSNorm(n_features)
-        self.read = nn.Linear(n_features, n_stages * codebook_size)
+        self.read = new_maps(n_names, n_features, n_stages * n_dimensions)
+        self.frequency = nn.Parameter(torch.zeros(n_stages, codebook_size))
 
     def forward(self, codes: Tensor, hidden: Tensor, streams: Tensor, known: Tensor) -> Tensor:
         """Return logits (n, n_streams, n_steps, n_stages, codebook_size); see `layers`."""
         found = self.layers(codes, hidden, streams, known)[-1]
-        return self.read(self.norm(found)).unflatten(-1, self.shape)
+        maps = self.read(streams).unflatten(-1, (found.shape[-1], -1))
+        vectors = (self.norm(found) @ maps).unflatten(-1, (self.n_stages, -1))
+        # How near a code is to the vector that is expected, and how frequent it is.
+        near = torch.einsum("...sd,skd->...sk", vectors, self.targets)
+        return near / self.targets.shape[-1] ** 0.5 + self.frequency
 
     def embed(self, codes: Tensor, hidden: Tensor, streams: Tensor, known: Tensor) -> Tensor:
         """Return what the last block but one makes of tokens, at length 1; see `layers`."""
@@ -125,12 +137,22 @@ class TokenGrid(nn.Module):
             Number of the name of each stream.
         known : Tensor of bool, (n, n_streams)
         """
-        stages = zip(self.codebooks, codes.unbind(-1), strict=True)
+        stages = zip(self.values, codes.unbind(-1), strict=True)
         vectors = torch.stack([book[stage] for book, stage in stages]).sum(0)
-        tokens = torch.where(hidden[..., None], self.absent, self.value(vectors))
+        maps = self.value(streams).unflatten(-1, (vectors.shape[-1], -1))
+        tokens = torch.where(hidden[..., None], self.absent, vectors @ maps)
         tokens = tokens + self.stream(streams)[:, :, None]
         found = []
         for block in self.blocks:
             tokens = block(tokens, known)
             found.append(tokens)
         return found
+
+
+def new_maps(n_names: int, n_in: int, n_out: int) -> nn.Embedding:
+    """Return a linear map a stream, (n_names + 1, n_in * n_out), all alike at the start."""
+    maps = nn.Embedding(n_names + 1, n_in * n_out)
+    first = torch.randn(n_in * n_out) * (2 / (n_in + n_out)) ** 0.5
+    with torch.no_grad():
+        maps.weight.copy_(first.expand_as(maps.weight))
+    return maps

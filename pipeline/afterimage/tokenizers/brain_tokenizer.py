@@ -45,6 +45,9 @@ class BrainTokenizerSettings(TokenizerSettings):
     n_features: int = Field(128, ge=4, description="Features of a latent; a multiple of n_heads.")
     n_sources: int = Field(16, ge=1, description="Latent sources: tokens a step.")
     n_heads: int = Field(4, ge=1, description="Heads of attention; they share the features.")
+    n_rounds: int = Field(
+        3, ge=1, description="Times that sources collect what they do not yet explain."
+    )
     n_filters: int = Field(16, ge=1, description="Filters of the waveforms at the full rate.")
     ratios: tuple[int, ...] = Field(
         (8, 4, 2), min_length=1, description="By how much each level divides the rate; even."
@@ -56,7 +59,7 @@ class BrainTokenizerSettings(TokenizerSettings):
         0.1, ge=0, description="Deviation of the noise added to what the encoder sees in training."
     )
     channels_per_window: int = Field(
-        32, ge=2, description="Channels drawn of a window in training, at most."
+        32, ge=2, description="Channels drawn of a window in training: a third of this to all."
     )
     continuous_share: float = Field(
         0.3, ge=0, lt=1, description="Part of the training before codes are used."
@@ -88,6 +91,7 @@ class BrainTokenizer(SignalTokenizer):
             n_heads=settings.n_heads,
             n_filters=settings.n_filters,
             ratios=settings.ratios,
+            n_rounds=settings.n_rounds,
             dropped=settings.dropped,
             noise=settings.noise,
             n_continuous=int(settings.continuous_share * settings.n_steps) * settings.n_parts,
@@ -101,7 +105,8 @@ class BrainTokenizer(SignalTokenizer):
         for window in windows:
             moving = np.flatnonzero(window.values.any(axis=1))
             moving = moving if len(moving) else np.arange(window.n_channels)
-            n_drawn = min(self.settings.channels_per_window, len(moving))
+            most = min(self.settings.channels_per_window, len(moving))
+            n_drawn = int(generator.integers(-(-most // 3), most, endpoint=True))
             drawn.append(window.pick(generator.choice(moving, n_drawn, replace=False)))
         series = np.concatenate([window.values for window in drawn])
         return {"series": series} | stacked_sensors(drawn)
