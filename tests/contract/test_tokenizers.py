@@ -21,6 +21,10 @@ NAMES = TOKENIZERS.names()
 #: What makes a tokenizer small enough for these tests, beside what all share.
 SMALL: dict[str, dict[str, Any]] = {
     "raw_patches": {"n_features": 16, "n_hidden": 32},
+    "du_in": {
+        "sfreq_hz": 200.0, "stride": 5, "n_filters": 16, "n_out": 8, "n_layers": 1,
+        "n_back_layers": 1, "n_heads": 2,
+    },
     "brain_tokenizer": {
         "sfreq_hz": 64.0, "ratios": (4, 4), "n_features": 16, "n_filters": 4, "n_sources": 4,
     },

@@ -6,7 +6,7 @@ were encoded together; layers normalise without a bias as in the paper, and acti
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,20 +41,26 @@ class BrainOmni(MaskedTokenModel):
 
     def new_network(self, codebooks: NDArray[np.floating], n_names: int) -> nn.Module:
         """Return an untrained `afterimage.networks.token_grid.TokenGrid`."""
-        from afterimage.networks.token_grid import TokenGrid
+        return token_grid(self.settings, codebooks, n_names)
 
-        settings: Any = self.settings
-        if settings.n_heads % 2 or settings.n_features % (2 * settings.n_heads):
-            raise ConfigError(
-                "heads of attention do not share the features",
-                found=f"{settings.n_heads} heads, {settings.n_features} features",
-                expected="an even number of heads, and features a multiple of twice the heads",
-                fix="set n_heads or n_features",
-            )
-        return TokenGrid(
-            codebooks,
-            n_names,
-            n_features=settings.n_features,
-            n_layers=settings.n_layers,
-            n_heads=settings.n_heads,
+
+def token_grid(
+    settings: MaskedTokenSettings, codebooks: NDArray[np.floating], n_names: int
+) -> nn.Module:
+    """Return an untrained `afterimage.networks.token_grid.TokenGrid` of the size in settings."""
+    from afterimage.networks.token_grid import TokenGrid
+
+    if settings.n_heads % 2 or settings.n_features % (2 * settings.n_heads):
+        raise ConfigError(
+            "heads of attention do not share the features",
+            found=f"{settings.n_heads} heads, {settings.n_features} features",
+            expected="an even number of heads, and features a multiple of twice the heads",
+            fix="set n_heads or n_features",
         )
+    return TokenGrid(
+        codebooks,
+        n_names,
+        n_features=settings.n_features,
+        n_layers=settings.n_layers,
+        n_heads=settings.n_heads,
+    )
