@@ -29,7 +29,7 @@ from afterimage.stages.phenotype_files import Column, People, read_column, read_
 from afterimage.stages.runner import record_skipped
 
 VERSION = 2
-CITES = ("varoquaux2017", "an2007", "winkler2015", "snoek2019", "dadi2019", "dey2012")
+CITES = ("varoquaux2017", "an2007", "winkler2015", "snoek2019", "dadi2019")
 
 log = logging.getLogger("afterimage")
 
