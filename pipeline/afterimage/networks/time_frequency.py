@@ -47,7 +47,8 @@ class Frames(nn.Module):
             Of tapered frames.
         magnitudes : Tensor, (n, n_frames, n_bins)
         """
-        level = values.abs().float().quantile(0.95, dim=-1, keepdim=True)
+        rank = max(1, round(0.95 * values.shape[-1]))
+        level = values.abs().float().kthvalue(rank, dim=-1, keepdim=True).values
         frames = (values / torch.where(level > 0, level, 1.0)).unfold(-1, self.frame, self.hop)
         spectra = torch.fft.rfft(frames.float() * self.taper)[..., : self.n_bins]
         return frames, spectra, (spectra.abs() - self.centre) / self.scale
@@ -107,6 +108,8 @@ class SpectralNetwork(nn.Module):
     n_decoder_layers, n_heads : int
     free_steps : int
         First steps in training in which latents pass as they are, without codes.
+    reach : int
+        Frames before and after its own whose mean spectrum a code says.
     """
 
     def __init__(
@@ -119,7 +122,7 @@ class SpectralNetwork(nn.Module):
         self.register_buffer("n_steps", torch.zeros((), dtype=torch.int64))
         self.narrow = nn.Linear(n_features, n_code_features)
         self.widen = nn.Linear(n_code_features, n_features)
-        self.decoder = Encoder(n_features, n_decoder_layers, n_heads)
+        self.decoder = Encoder(n_features, n_decoder_layers, n_heads, norm=False)
         self.head = nn.Linear(n_features, frames.n_bins)
         self.bend = nn.Sequential(
             nn.Linear(n_features, 2 * n_features),
@@ -153,8 +156,7 @@ class SpectralNetwork(nn.Module):
     def spectra(self, quantised: Tensor) -> Tensor:
         """Return the spectra (n, n_frames, n_bins) that vectors of codes stand for; see `look`."""
         at = torch.arange(quantised.shape[1], device=quantised.device)
-        wide = self.widen(quantised)
-        wide = self.decoder.layers(wide, at)[-1] if self.decoder.blocks else wide
+        wide = self.decoder(self.widen(quantised), at)
         found: Tensor = (self.head(wide) + self.bend(wide)).float()
         return found
 
@@ -177,13 +179,13 @@ class FormerNetwork(SpectralNetwork):
             reach=reach,
         )  # fmt: skip
         self.embed = nn.Linear(frames.n_bins, n_features)
-        self.over_frames = Encoder(n_features, n_layers, n_heads)
+        self.over_frames = Encoder(n_features, n_layers, n_heads, norm=False)
 
     def latents(self, values: Tensor) -> Tensor:
         """Return latents (n, n_frames, n_features) of windows (n, n_times)."""
         magnitudes = self.frames.shape(self.frames(values)[2])
         at = torch.arange(magnitudes.shape[1], device=values.device)
-        found: Tensor = self.over_frames.layers(self.embed(magnitudes), at)[-1]
+        found: Tensor = self.over_frames(self.embed(magnitudes), at)
         return found
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -205,7 +207,7 @@ class MotifNetwork(SpectralNetwork):
     n_features, n_layers : int
         Of each path's latents, twice as many for both; of the transformer over bands and of that
         over frames.
-    n_code_features, n_decoder_layers, n_heads, free_steps : int
+    n_code_features, n_decoder_layers, n_heads, free_steps, reach : int
         See `SpectralNetwork`.
     band : int
         Bins of a band; a divisor of the number of bins.
@@ -233,16 +235,14 @@ class MotifNetwork(SpectralNetwork):
         self.embed_band = nn.Linear(band, n_features)
         self.hidden_band = nn.Parameter(0.02 * torch.randn(n_features))
         self.place = nn.Parameter(0.02 * torch.randn(self.n_bands, n_features))
-        self.over_bands = Encoder(n_features, n_layers, n_heads)
-        self.gate, self.gather = (
-            nn.Linear(n_features, n_features),
-            nn.Linear(n_features, n_features),
-        )
+        self.over_bands = Encoder(n_features, n_layers, n_heads, norm=False)
+        self.gate = nn.Linear(n_features, n_features)
+        self.gather = nn.Linear(n_features, n_features)
         self.pool = nn.Linear(self.n_bands * n_features, n_features)
         self.raw = nn.Sequential(
             nn.Linear(frames.frame, wide), nn.GELU(), nn.Linear(wide, n_features)
         )
-        self.over_frames = Encoder(wide, n_layers, n_heads)
+        self.over_frames = Encoder(wide, n_layers, n_heads, norm=False)
 
     def latents(self, values: Tensor, seen: Tensor | None = None) -> Tensor:
         """Return latents of frames, (n, n_frames, 2 n_features), before the quantiser.
@@ -261,16 +261,15 @@ class MotifNetwork(SpectralNetwork):
         bands = self.embed_band(magnitudes.unflatten(-1, (self.n_bands, self.band)))
         if seen is not None:
             bands = torch.where(seen[..., None], bands, self.hidden_band)
-        bands = self.over_bands.layers((bands + self.place).flatten(0, 1))[
-            -1
-        ]  # (n n_frames, n_bands, d)
+        bands = self.over_bands((bands + self.place).flatten(0, 1))  # (n n_frames, n_bands, d)
         pooled = self.pool((self.gate(bands).sigmoid() * self.gather(bands)).flatten(1))
         if self.mask_time_path:
             if seen is not None:
                 spectra = spectra * seen.repeat_interleave(self.band, -1)
             frames = self.frames.back(spectra)
         both = torch.cat([pooled.unflatten(0, (n, n_frames)), self.raw(frames)], -1)
-        return self.over_frames.layers(both, torch.arange(n_frames, device=values.device))[-1]
+        found: Tensor = self.over_frames(both, torch.arange(n_frames, device=values.device))
+        return found
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the loss of both passes: error of all bins, and commitment."""

@@ -23,7 +23,6 @@ class EegformerSettings(SpectralSettings):
     """Spectral patches of single channels."""
 
     kind: Literal["eegformer"] = Field("eegformer", description="EEGFormer.")
-    n_features: int = Field(64, ge=4, description="Features of the network.")
 
 
 @TOKENIZERS.register("eegformer", EegformerSettings)

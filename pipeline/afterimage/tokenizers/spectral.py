@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from afterimage.errors import ConfigError
+from afterimage.errors import ConfigError, InputError
 from afterimage.tokenizers.signals import Signal
 from afterimage.tokenizers.tokenizer import SignalTokenizer, TokenizerSettings
 
@@ -36,19 +36,24 @@ class SpectralSettings(TokenizerSettings):
     n_code_features: int = Field(
         8, ge=2, description="Dimensions that codes are directions in; few keep noise out."
     )
-    n_layers: int = Field(2, ge=1, description="Layers of each transformer of the encoder.")
+    n_layers: int = Field(1, ge=1, description="Layers of each transformer of the encoder.")
     n_decoder_layers: int = Field(
         0, ge=0, description="Layers over frames of the decoder; 0: each code says its own frame."
     )
     reach_frames: int = Field(
-        1, ge=0, description="A code must say this many frames before and after its own, too."
+        1,
+        ge=0,
+        description="A code says the mean spectrum of its frame and this many on either side: one "
+        "frame alone is mostly noise; 0: published.",
     )
     n_heads: int = Field(2, ge=1, description="Heads of attention; they share the features.")
+    batch_size: int = Field(12, ge=1, description="Windows a step.")
+    learning_rate: float = Field(4e-3, gt=0, description="Highest learning rate of AdamW.")
     channels_per_window: int = Field(
         2, ge=1, description="Channels drawn of a window in training, at most."
     )
     free_share: float = Field(
-        0.3,
+        0.7,
         ge=0,
         lt=1,
         description="Part of the steps before codes are used: codes that start on an untrained "
@@ -106,6 +111,12 @@ class SpectralTokenizer(SignalTokenizer):
 
         frames = self._frames(np.zeros(self.n_bins), np.ones(self.n_bins))
         rows = [row for window in windows for row in window.values if row.any()]
+        if not rows:
+            raise InputError(
+                "a tokenizer cannot learn from windows that do not change",
+                found=f"{len(windows)} windows, all of them flat", expected="one that changes",
+                fix="look at the recordings; leave flat ones out",
+            )  # fmt: skip
         magnitudes = frames(torch.from_numpy(np.stack(rows)))[2].flatten(0, 1).double()
         centre, scale = magnitudes.mean(0), magnitudes.std(0)
         scale = scale.clamp(min=FLOOR * float(scale.max()))

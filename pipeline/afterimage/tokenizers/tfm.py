@@ -26,7 +26,7 @@ class TfmSettings(SpectralSettings):
     """Time-frequency motifs of single channels."""
 
     kind: Literal["tfm"] = Field("tfm", description="TFM-Tokenizer.")
-    band_hz: float = Field(5.0, gt=0, description="Width of a band seen or hidden as one, Hz.")
+    band_hz: float = Field(10.0, gt=0, description="Width of a band seen or hidden as one, Hz.")
     span_frames: int = Field(4, ge=1, description="Neighbouring frames seen or hidden as one.")
     mask_time_path: bool = Field(
         default=True,
