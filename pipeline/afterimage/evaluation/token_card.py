@@ -28,8 +28,8 @@ def channel_correlations(
     ----------
     target, decoded : ndarray, (n_channels, n_times) or (n_channels, n_steps, n_bins)
     """
-    a, b = (np.asarray(x, np.float64).reshape(len(x), -1) for x in (target, decoded))
-    a, b = (x - x.mean(1, keepdims=True) for x in (a, b))
+    flat = (np.asarray(x, np.float64).reshape(len(x), -1) for x in (target, decoded))
+    a, b = (x - x.mean(1, keepdims=True) for x in flat)
     size = np.sqrt((a**2).sum(1) * (b**2).sum(1))
     found: NDArray[np.float64] = np.where(
         size > 1e-12, (a * b).sum(1) / np.where(size > 1e-12, size, 1.0), np.nan
@@ -153,7 +153,7 @@ class CodeMeanings:
         self._counts: dict[int, int] = {}
         self._examples: dict[int, list[NDArray[np.float32]]] = {}
         self._all = (np.zeros(0), 0)
-        self.frequency_hz: NDArray[np.float64] = np.zeros(0)
+        self.frequency_hz: NDArray[np.floating] = np.zeros(0)
 
     def add(
         self, codes: NDArray[np.integer], segments: NDArray[np.float32], rate_hz: float

@@ -56,7 +56,7 @@ def write_tokens(
             f"kept_{number}": one.kept,
         }  # fmt: skip
     with atomic_path(path) as temporary:
-        np.savez_compressed(temporary, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+        np.savez_compressed(temporary, allow_pickle=False, **arrays)
     write_json(card, {**vocabulary, "recordings": [one.about for one in recordings]})
 
 
@@ -67,8 +67,10 @@ def read_tokens(path: Path, card: Path) -> tuple[list[RecordedTokens], dict[str,
     try:
         with np.load(path, allow_pickle=False) as file:
             for number, about in enumerate(vocabulary.pop("recordings")):
-                arrays = (file[f"{key}_{number}"] for key in ("codes", "streams", "kept"))
-                found.append(RecordedTokens(*arrays, about))
+                codes, streams, kept = (
+                    file[f"{key}_{number}"] for key in ("codes", "streams", "kept")
+                )
+                found.append(RecordedTokens(codes, streams, kept, about))
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise InputError(
             "tokens cannot be read", where=str(path), found=str(error).splitlines()[0][:200],

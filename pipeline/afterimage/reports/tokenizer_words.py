@@ -50,7 +50,7 @@ def return_finding(card: TokenizerCard) -> Finding:
             else:
                 state, answer = "partly", "Less than from as many plain patches a channel."
     what = "spectrum" if card.details.get("decodes") == "spectrum" else "signal"
-    parts = [f"r = {number(value)} (from {number(low)})"]
+    parts = [f"r = {number(value)}{from_low(low)}"]
     for label, told in (("people seen", seen), ("half of the channels", layout),
                         ("patches", rival), ("chance", chance)):  # fmt: skip
         if told is not None:
@@ -97,7 +97,7 @@ def meaning_finding(card: TokenizerCard) -> Finding:
             (False, False): "Neither for rhythms nor for kinds of events.",
         }[rhythm, told]
         state = "yes" if rhythm and told else "partly" if rhythm or told else "no"
-    detail = f"a code tells {number(value)} of the variance of band power (from {number(low)})"
+    detail = f"a code tells {number(value)} of the variance of band power{from_low(low)}"
     if events:
         detail += (
             f"; {float(events['information_bits']):.4f} bits of a kind of event, "
@@ -111,6 +111,11 @@ def number(value: Any, digits: int = 3) -> str:
     return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
 
 
+def from_low(low: float | None) -> str:
+    """Write the lower end of an interval, where there is one."""
+    return "" if low is None else f" (95 % interval from {number(low)})"
+
+
 def exposure_note(card: TokenizerCard) -> str:
     """Say what a tokenizer has seen: a score of these recordings is no score of new ones."""
     train = [row for row in card.exposure if row["part"] == "train"]
@@ -122,6 +127,12 @@ def exposure_note(card: TokenizerCard) -> str:
     )
 
 
+def interval(row: Row) -> str:
+    """Write the interval of a row; a dash where there is none."""
+    low, high = (as_number(row.get(key)) for key in ("ci_low", "ci_high"))
+    return "–" if low is None or high is None else f"{number(low)} – {number(high)}"
+
+
 def card_table(cards: Sequence[TokenizerCard]) -> Table:
     """Tabulate all measures with their intervals."""
     rows = [
@@ -131,10 +142,7 @@ def card_table(cards: Sequence[TokenizerCard]) -> Table:
             Cell(str(row["part"]), kind="name"),
             Cell("–" if str(row["stage"]) == "n/a" else str(row["stage"])),
             number_cell(number(value, 4 if abs(value) < 100 else 0), value, "strong"),
-            number_cell(
-                f"{number(as_number(row.get('ci_low')))} – {number(as_number(row.get('ci_high')))}",
-                row.get("ci_low"),
-            ),
+            number_cell(interval(row), row.get("ci_low")),
             number_cell(str(row.get("n", "–")), row.get("n")),
         )
         for card in cards

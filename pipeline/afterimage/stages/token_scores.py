@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from afterimage.errors import AfterimageError, InputError
 from afterimage.evaluation.token_baselines import CodeGuesses, PatchMeans
 from afterimage.evaluation.token_card import (
     CodeMeanings,
@@ -70,23 +71,28 @@ def scored_parts(
     groups: Sequence[str],
     seconds: float,
     limit: int,
-) -> tuple[list[Scored], list[RecordingFile]]:
-    """Encode the middle of some recordings, spread over people."""
-    order = np.argsort(np.random.default_rng(0).permutation(len(recordings)), kind="stable")
-    chosen = np.sort(order[:limit])
-    asked = max(seconds, tokenizer.window_samples / tokenizer.settings.sfreq_hz)
-    found, files = [], []
+) -> tuple[list[Scored], list[RecordingFile], list[AfterimageError]]:
+    """Encode the middle of some recordings, spread over people; say which cannot be encoded."""
+    chosen = np.sort(np.random.default_rng(0).permutation(len(recordings))[:limit])
+    rate_hz = tokenizer.settings.sfreq_hz
+    # A sample more than a window, so that none is lost to rounding at another rate.
+    asked = max(seconds, (tokenizer.window_samples + 1) / rate_hz)
+    found: list[Scored] = []
+    files: list[RecordingFile] = []
+    errors: list[AfterimageError] = []
     for place in chosen.tolist():
         one = recordings[place]
         start_s = max(0.0, (one.duration_s - asked) / 2)
-        signal = one.prepared(tokenizer.settings.sfreq_hz, start_s, start_s + asked)
-        if signal.n_times < tokenizer.window_samples:  # lost to rounding at another rate
-            start_s = max(0.0, start_s - 0.1)
-            signal = one.prepared(tokenizer.settings.sfreq_hz, start_s, start_s + asked + 0.2)
-        tokens = tokenizer.encode(signal, prepared=True)
+        try:
+            signal = one.prepared(rate_hz, start_s, start_s + asked)
+            tokens = tokenizer.encode(signal, prepared=True)
+        except InputError as error:
+            error.where = one.name
+            errors.append(error)
+            continue
         found.append(Scored(str(groups[place]), signal, tokens, start_s))
         files.append(one)
-    return found, files
+    return found, files, errors
 
 
 def card_of(
@@ -160,13 +166,8 @@ def _reconstruction(
     measure = "correlation"
     say(measure, "people unseen", [come_back(one, one.tokens) for one in test], test)
     say(measure, "people seen", [come_back(one, one.tokens) for one in train], train)
-    halved = [half_of(one, seed) for one in test]
-    if all(half is not None for half in halved):
-        fewer = [
-            Scored(one.group, half, tokenizer.encode(half, prepared=True), one.start_s)
-            for one, half in zip(test, halved, strict=True)
-            if half is not None
-        ]
+    fewer = [half for one in test if (half := half_of(tokenizer, one, seed)) is not None]
+    if fewer:
         say(measure, "layout unseen", [come_back(one, one.tokens) for one in fewer], fewer)
     moved = [
         Tokens(
@@ -199,13 +200,18 @@ def map_list(function: Any, *sequences: Sequence[Any]) -> list[float]:
     return [function(*values) for values in zip(*sequences, strict=True)]
 
 
-def half_of(one: Scored, seed: int) -> Signal | None:
-    """Return half of the channels, at random: a layout never seen; None with too few channels."""
+def half_of(tokenizer: SignalTokenizer, one: Scored, seed: int) -> Scored | None:
+    """Encode half of the channels, at random: a layout never seen; None where that cannot be."""
     n_channels = one.signal.n_channels
     if n_channels < 4:
         return None
     drawn = np.random.default_rng(seed).permutation(n_channels)[: n_channels // 2]
-    return one.signal.pick(np.sort(drawn))
+    half = one.signal.pick(np.sort(drawn))
+    try:
+        tokens = tokenizer.encode(half, prepared=True)
+    except InputError:  # such as a region that all channels of were dropped
+        return None
+    return Scored(one.group, half, tokens, one.start_s)
 
 
 def _bit_rates(test: list[Scored], size: int, entropy_bits: float) -> dict[str, float]:

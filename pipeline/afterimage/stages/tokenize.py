@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from afterimage.errors import InputError
 from afterimage.io.tables import read_tsv
 from afterimage.io.tokens import RecordedTokens, write_tokens
 from afterimage.io.weights import load_weights
@@ -56,12 +57,18 @@ def run(
     tokenizer = TOKENIZERS.get(card["settings"]["kind"]).from_state(arrays, card)
     found, unreadable = open_recordings(inputs.series)
     recordings, unusable = usable_by(tokenizer, found)
-    if errors := [*unreadable, *unusable]:
-        if config.on_bad_run == "fail":
-            raise errors[0]
-        record_skipped("tokenize", outputs.tokens, *errors)
+    errors = [*unreadable, *unusable]
     ledger = read_tsv(inputs.exposure, ("recording", "part", "sha256"))
-    done = [_tokens_of(tokenizer, one, ledger) for one in recordings]
+    done = []
+    for one in recordings:
+        try:
+            done.append(_tokens_of(tokenizer, one, ledger))
+        except InputError as error:
+            error.where = one.name
+            errors.append(error)
+    if errors and config.on_bad_run == "fail":
+        raise errors[0]
+    record_skipped("tokenize", outputs.tokens, *errors)
     settings = card["settings"]
     vocabulary = {
         "tokenizer": card["name"], "kind": settings["kind"], "settings": settings,

@@ -121,8 +121,15 @@ def run(
     finally:
         source.close()
     amount = (config.scored_s, config.n_scored)
-    train, _ = scored_parts(tokenizer, sides["train"], groups[~test].tolist(), *amount)
-    tried, files = scored_parts(tokenizer, sides["test"], groups[test].tolist(), *amount)
+    train, _, bad = scored_parts(tokenizer, sides["train"], groups[~test].tolist(), *amount)
+    tried, files, worse = scored_parts(tokenizer, sides["test"], groups[test].tolist(), *amount)
+    record_skipped("train_tokenizer", outputs.model, *bad, *worse)
+    if not train or not tried:
+        raise InputError(
+            "no recording can be said in tokens on one side of the split",
+            found=f"{len(train)} of people seen, {len(tried)} of others",
+            expected="one or more of each", fix="change test_fraction, or see what was left out",
+        )  # fmt: skip
     events = [_events_of(one, inputs.events) for one in files]
     rows, details, arrays = card_of(
         tokenizer, train, tried, events, config.n_bootstraps, random_state

@@ -85,14 +85,33 @@ def new_quantiser(n_features: int, settings: QuantiserSettings) -> nn.Module:
                 if cosine:
                     flat = normalize(flat, dim=-1)
                 chosen = flat if valid is None else flat[valid.flatten()]
-                quantised, codes, loss = self.stages(chosen[None])  # (1, n, ...)
-                quantised, codes = quantised[0], codes[0]
+                if self.training:
+                    quantised, codes, loss = (one[0] for one in self.stages(chosen[None]))
+                else:
+                    codes = self.nearest(chosen)
+                    quantised, loss = self.lookup(codes), chosen.new_zeros(1)
             if valid is not None:
                 here = valid.flatten()
                 quantised = torch.zeros_like(flat).masked_scatter(here[:, None], quantised)
                 everywhere = codes.new_full((len(flat), settings.n_stages), -1)
                 codes = everywhere.masked_scatter(here[:, None], codes)
             return quantised.view(*shape, -1), codes.view(*shape, -1), loss.sum()
+
+        def nearest(self, flat: Tensor) -> Tensor:
+            # The library counts codes in evaluation too, which takes most of the time.
+            left = self.stages.project_in(flat)  # (n, codebook_dim)
+            found = []
+            for book in self.stages.codebooks:
+                if cosine and settings.n_stages == 1:
+                    left = normalize(left, dim=-1)
+                half = book.square().sum(1) / 2  # of |x - c|^2, without |x|^2
+                parts = [
+                    torch.addmm(half, part, book.T, alpha=-1).argmin(1)
+                    for part in left.split(4096)
+                ]
+                found.append(torch.cat(parts))
+                left = left - book[found[-1]]
+            return torch.stack(found, dim=-1)
 
         def lookup(self, codes: Tensor, n_stages: int | None = None) -> Tensor:
             kept = codes.clone()

@@ -155,14 +155,14 @@ def place(signal: Signal, unknown: UnknownPositions) -> Signal:
     InputError
         With ``fail``, or where no channel is left.
     """
-    known = np.isfinite(signal.positions_m).all(axis=1)
+    known: NDArray[np.bool_] = np.atleast_1d(np.isfinite(signal.positions_m).all(axis=1))
     if known.all():
         return signal
     lost = ", ".join(signal.names[~known][:8].tolist())
     if unknown == "template":
         positions = np.where(known[:, None], signal.positions_m, _template(signal))
         signal = replace(signal, positions_m=positions.astype(np.float32))
-        known = np.isfinite(positions).all(axis=1)
+        known = np.atleast_1d(np.isfinite(positions).all(axis=1))
     if unknown == "fail" or not known.any():
         raise InputError(
             "positions of sensors are not known", found=lost,

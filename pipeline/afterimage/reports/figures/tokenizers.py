@@ -196,7 +196,7 @@ def meaning_panels(report: GroupReport) -> list[Panel]:
         arrays, codes = card.arrays, card.details.get("codes", [])
         if not codes or "motifs" not in arrays:
             continue
-        told = "what the most used codes stand for: examples in grey, their mean in blue"
+        told = "what the most used codes stand for: examples pale, their mean strong"
         panels.append(Panel(f"{card.name}: motifs", told, partial(draw_motifs, arrays)))
         told = "; ".join(f"code {c['code']}: {c['band']}, {c['peak_hz']:.0f} Hz" for c in codes)
         frequency = arrays["frequency_hz"]
@@ -220,8 +220,9 @@ def meaning_panels(report: GroupReport) -> list[Panel]:
 
 def _events(card: TokenizerCard) -> Panel:
     events = card.details["events"]
+    names = [str(code["code"]) for code in card.details["codes"]]
     rates = np.array(
-        [[np.nan if v is None else v for v in row] for row in events["rates"].values()], float
+        [[np.nan if v is None else v for v in events["rates"][name]] for name in names], float
     )
     values = np.log2(np.maximum(rates, 2.0**-4))
     ticks = {float(place): str(kind) for place, kind in enumerate(events["kinds"])}
@@ -229,7 +230,5 @@ def _events(card: TokenizerCard) -> Panel:
         f"how much more often codes follow a kind of event; "
         f"{events['information_bits']:.4f} bits, {events['chance_bits']:.4f} by chance"
     )
-    draw = partial(
-        draw_map, values, list(events["rates"]), ticks, "kind of event", "log2 of the rate ratio"
-    )
+    draw = partial(draw_map, values, names, ticks, "kind of event", "log2 of the rate ratio")
     return Panel(f"{card.name}: events", told, draw)
