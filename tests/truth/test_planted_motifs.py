@@ -1,4 +1,4 @@
-"""Tokens of planted time-frequency motifs: do they stand for the motifs, and what do they tell?"""
+"""Tokens of planted time-frequency motifs: whether they stand for the motifs, and what they tell."""
 
 from __future__ import annotations
 
