@@ -83,7 +83,7 @@ class BrainToImage(nn.Module):
         super().__init__()
         self.network = network
         self.contrastive_weight = contrastive_weight
-        self.sizes = SubjectLayers(n_subjects, n_embedding) if n_subjects else None
+        self.sizes: Any = SubjectLayers(n_subjects, n_embedding) if n_subjects else None
         self.contrastive = nn.Linear(network.n_representation, n_embedding)
         self.images = nn.Linear(n_features, n_embedding, bias=False)
         self.regression = nn.Linear(n_embedding, n_features)
