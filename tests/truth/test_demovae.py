@@ -41,7 +41,7 @@ def test_gates_of_the_reference() -> None:
     What must be at chance is held by the mean over data sets against the mean upper end of chance:
     of 21 such numbers one in forty would lie above its own.
     """
-    found = [measure(seed) for seed in (21, 22, 23)]
+    found = [measure(seed) for seed in (31, 32, 33)]
     for rows in found:
         assert rows["mean_r"].value >= 0.95
         assert rows["covariance_r"].value >= rows["covariance_r"].bound - 0.05

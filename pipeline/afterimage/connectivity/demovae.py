@@ -27,9 +27,9 @@ from afterimage.errors import InputError
 SMALLEST = 1e-4
 MAX_BATCH = 1000
 #: Root mean square of the scores that the network sees.
-INPUT_SCALE = 1 / 15
+INPUT_SCALE = 1 / 40
 #: Weights of the losses of the package: reconstruction in these units, mean, correlation.
-LOSSES = {"loss_rec_mult": 1000.0, "loss_mu_mult": 100.0, "loss_decor_mult": 100.0}
+LOSSES = {"loss_rec_mult": 2500.0, "loss_mu_mult": 100.0, "loss_decor_mult": 100.0}
 
 
 class DemoVAE:
