@@ -25,18 +25,18 @@ def card(
     p: float = 0.01, used: float = 0.95, **more: Any,
 ) -> TokenizerCard:  # fmt: skip
     rows = [
-        row("correlation", "people unseen", r), row("correlation", "people seen", r + 0.02),
+        row("correlation", "unseen", r), row("correlation", "seen", r + 0.02),
         row("correlation", "layout unseen", r - 0.01),
         row("correlation", "chance (tokens moved)", 0.01),
         row("correlation", "k-means of patches", rival),
-        row("correlation by stages", "people unseen", r - 0.1, "1"),
-        row("correlation by stages", "people unseen", r, "2"),
-        row("perplexity", "people unseen", perplexity, "1"),
-        row("codes used", "people unseen", used, "1"),
-        row("perplexity", "people unseen", 200.0, "2"),
-        row("codes used", "people unseen", 0.7, "2"),
+        row("correlation by stages", "unseen", r - 0.1, "1"),
+        row("correlation by stages", "unseen", r, "2"),
+        row("perplexity", "unseen", perplexity, "1"),
+        row("codes used", "unseen", used, "1"),
+        row("perplexity", "unseen", 200.0, "2"),
+        row("codes used", "unseen", 0.7, "2"),
         row("bits per second", "as used", 1000.0), row("bits per second", "16-bit samples", 2e5),
-        row("band power told", "people unseen", told),
+        row("band power told", "unseen", told),
     ]  # fmt: skip
     rng = np.random.default_rng(0)
     codes = [{"code": code, "share": 0.1, "band": "alpha", "peak_hz": 10.0} for code in range(10)]
@@ -106,6 +106,9 @@ def test_the_section_has_findings_pictures_table_and_what_was_seen() -> None:
     ):  # fmt: skip
         assert words in html, words
     assert html == assemble_group(report(card()))
+    alone = assemble_group(report(card(held_out="runs")))
+    assert "nothing is known of other people" in alone
+    assert "comes back in runs never seen?" in alone
     assert "comes back" not in assemble_group(report())
 
 

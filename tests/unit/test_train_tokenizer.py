@@ -82,7 +82,7 @@ def trained(root: Path) -> Any:
 
 def test_the_card_says_what_the_tokenizer_can_do(trained: Any) -> None:
     rows = {(r["measure"], r["part"], r["stage"]): r for r in read_tsv(trained.card)}
-    unseen = rows["correlation", "people unseen", "n/a"]
+    unseen = rows["correlation", "unseen", "n/a"]
     assert float(unseen["value"]) > 0.5
     assert float(unseen["ci_low"]) <= float(unseen["value"]) <= float(unseen["ci_high"])
     assert int(unseen["n"]) == 2  # people
@@ -92,19 +92,19 @@ def test_the_card_says_what_the_tokenizer_can_do(trained: Any) -> None:
     # Patches of single channels do not care which others there are.
     half = float(rows["correlation", "layout unseen", "n/a"]["value"])
     assert half == pytest.approx(float(unseen["value"]), abs=0.1)
-    stages = [float(rows["correlation by stages", "people unseen", s]["value"]) for s in "12"]
+    stages = [float(rows["correlation by stages", "unseen", s]["value"]) for s in "12"]
     assert stages[0] < stages[1] == pytest.approx(float(unseen["value"]))
     assert 0 < float(rows["correlation", "k-means of patches", "n/a"]["value"]) < 1
     for stage in "12":
-        assert 1 < float(rows["perplexity", "people unseen", stage]["value"]) <= 32
-        assert 0 < float(rows["codes used", "people unseen", stage]["value"]) <= 1
+        assert 1 < float(rows["perplexity", "unseen", stage]["value"]) <= 32
+        assert 0 < float(rows["codes used", "unseen", stage]["value"]) <= 1
         chance = float(rows["cross-entropy", "chance", stage]["value"])
         assert chance == pytest.approx(np.log(32), abs=1e-4)
         assert float(rows["cross-entropy", "unigram", stage]["value"]) < chance
     # 8 channels, 10 tokens a second, 2 stages of 5 bits.
     assert float(rows["bits per second", "at most", "n/a"]["value"]) == pytest.approx(800)
     assert float(rows["bits per second", "as used", "n/a"]["value"]) < 800
-    assert float(rows["band power told", "people unseen", "n/a"]["value"]) > 0
+    assert float(rows["band power told", "unseen", "n/a"]["value"]) > 0
     details = json.loads(trained.details.read_text())
     assert details["codes"][0]["share"] >= details["codes"][-1]["share"]
     assert details["events"]["kinds"] == ["left", "right"]
@@ -215,11 +215,27 @@ def test_bad_recordings_are_left_out_and_said(root: Path, tmp_path: Path) -> Non
         written(tmp_path, outputs, "short", on_bad_run="fail")
 
 
+def test_runs_are_held_out_of_a_single_person(tmp_path: Path) -> None:
+    (tmp_path / "dataset_description.json").write_text("{}")
+    for run in range(3):
+        signal = rhythms(seconds=10.0, sfreq_hz=250.0, seed=run)
+        name = f"sub-01_task-rest_run-{run + 1}_desc-clean_series.nc"
+        write(tmp_path / "sub-01" / "eeg" / name, signal.values)
+    outputs = train(tmp_path, "alone", files(tmp_path), settings={"n_steps": 4})
+    assert json.loads(outputs.details.read_text())["held_out"] == "runs"
+    parts = [row["part"] for row in read_tsv(outputs.exposure)]
+    assert (parts.count("train"), parts.count("test")) == (2, 1)
+    # The person was learned from, so that no run of theirs is one of a new person.
+    done = written(tmp_path, outputs, "01")
+    recordings, _ = read_tokens(done.tokens, done.card)
+    assert all(one.about["seen"] for one in recordings)
+
+
 def test_nothing_to_learn_from_is_a_clear_error(root: Path, tmp_path: Path) -> None:
     (tmp_path / "dataset_description.json").write_text("{}")
     with pytest.raises(InputError, match="no recording to learn from"):
         train(tmp_path, "none", ())
     with pytest.raises(InputError, match="people to be held out"):
-        train(tmp_path, "alone", files(root)[:1])
+        train(tmp_path, "alone", files(root)[:1])  # one run of one person
     with pytest.raises(ConfigError, match="column of groups"):
         train(tmp_path, "column", files(root), group_column="site")

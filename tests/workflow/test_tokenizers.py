@@ -55,7 +55,7 @@ def test_a_tokenizer_is_trained_and_everybody_is_written_in_tokens(out: Path) ->
         (r["measure"], r["part"], r["stage"]): float(r["value"])
         for r in read_tsv(folder / "desc-rawPatches_card.tsv")
     }
-    assert rows["correlation", "people unseen", "n/a"] > 0.5
+    assert rows["correlation", "unseen", "n/a"] > 0.5
     assert rows["correlation", "chance (tokens moved)", "n/a"] < 0.3
     ledger = read_tsv(folder / "desc-rawPatches_exposure.tsv")
     seen = {row["subject"] for row in ledger if row["part"] == "train"}

@@ -10,7 +10,7 @@ from afterimage.reports.page import Cell, Column, Finding, Table
 from afterimage.reports.tables import number_cell
 from afterimage.reports.tokenizers import Row, TokenizerCard
 
-UNSEEN, RIVAL, CHANCE = "people unseen", "k-means of patches", "chance (tokens moved)"
+UNSEEN, RIVAL, CHANCE = "unseen", "k-means of patches", "chance (tokens moved)"
 
 
 def rows_of(card: TokenizerCard, measure: str) -> list[Row]:
@@ -36,7 +36,7 @@ def return_finding(card: TokenizerCard) -> Finding:
     """Say how much of the signal comes back, beside patches without a network."""
     value, low = (number_of(card, "correlation", UNSEEN, key=key) for key in ("value", "ci_low"))
     rival, chance = (number_of(card, "correlation", part) for part in (RIVAL, CHANCE))
-    seen = number_of(card, "correlation", "people seen")
+    seen = number_of(card, "correlation", "seen")
     layout = number_of(card, "correlation", "layout unseen")
     bits = number_of(card, "bits per second", "as used")
     raw = number_of(card, "bits per second", "16-bit samples")
@@ -49,16 +49,17 @@ def return_finding(card: TokenizerCard) -> Finding:
                 answer = "More than from as many plain patches."
             else:
                 state, answer = "partly", "Less than from as many plain patches a channel."
+    people = str(card.details.get("held_out", "people"))
     what = "spectrum" if card.details.get("decodes") == "spectrum" else "signal"
     parts = [f"r = {number(value)}{from_low(low)}"]
-    for label, told in (("people seen", seen), ("half of the channels", layout),
+    for label, told in ((f"{people} seen", seen), ("half of the channels", layout),
                         ("patches", rival), ("chance", chance)):  # fmt: skip
         if told is not None:
             parts.append(f"{label} {number(told)}")
     if bits and raw:
         parts.append(f"{bits:.0f} bits a second, {raw / bits:.0f} times fewer than samples")
     return Finding(
-        f"{card.name}: how much of the {what} comes back in people never seen?", state, answer,
+        f"{card.name}: how much of the {what} comes back in {people} never seen?", state, answer,
         "; ".join(parts),
     )  # fmt: skip
 
@@ -124,6 +125,10 @@ def exposure_note(card: TokenizerCard) -> str:
     return (
         f"{card.name} has seen {len(train)} recordings of {len(people)} people ({hours:.2f} hours); "
         f"{len(card.exposure) - len(train)} recordings of others were kept from it."
+        if card.details.get("held_out", "people") == "people"
+        else f"{card.name} has seen {len(train)} recordings of one person ({hours:.2f} hours); "
+        f"{len(card.exposure) - len(train)} more of the same person were kept from it, so that "
+        "nothing is known of other people."
     )
 
 

@@ -126,18 +126,18 @@ def card_of(
     for stage, use in enumerate(uses, start=1):
         whole = {"ci_low": np.nan, "ci_high": np.nan, "n": len(test), "stage": stage}
         for measure, value in (("perplexity", use.perplexity), ("codes used", use.used)):
-            rows.append({"measure": measure, "part": "people unseen", "value": value, **whole})
+            rows.append({"measure": measure, "part": "unseen", "value": value, **whole})
     bits = _bit_rates(test, size, sum(use.entropy_bits for use in uses))
     for part, value in bits.items():
         rows.append({"measure": "bits per second", "part": part, "value": value, "n": len(test)})
     _guesses(say, train, test, size)
     told, meanings = _powers(tokenizer, train, test, size)
-    say("band power told", "people unseen", told, test)
+    say("band power told", "unseen", told, test)
     after = max(1, math.ceil(AFTER_S / test[0].tokens.step_s))
     event = _events(test, events, size, after, random_state)
     if event is not None:
         for part, value in (
-            ("people unseen", event.information_bits), ("chance", event.chance_bits)
+            ("unseen", event.information_bits), ("chance", event.chance_bits)
         ):  # fmt: skip
             rows.append(
                 {"measure": "event information", "part": part, "value": value, "n": event.n_events}
@@ -164,8 +164,8 @@ def _reconstruction(
         return float(np.nanmean(channel_correlations(target, decoded)))
 
     measure = "correlation"
-    say(measure, "people unseen", [come_back(one, one.tokens) for one in test], test)
-    say(measure, "people seen", [come_back(one, one.tokens) for one in train], train)
+    say(measure, "unseen", [come_back(one, one.tokens) for one in test], test)
+    say(measure, "seen", [come_back(one, one.tokens) for one in train], train)
     fewer = [half for one in test if (half := half_of(tokenizer, one, seed)) is not None]
     if fewer:
         say(measure, "layout unseen", [come_back(one, one.tokens) for one in fewer], fewer)
@@ -181,7 +181,7 @@ def _reconstruction(
     if n_stages > 1:
         for n in range(1, n_stages + 1):
             values = [come_back(one, one.tokens, n) for one in test]
-            say("correlation by stages", "people unseen", values, test, n)
+            say("correlation by stages", "unseen", values, test, n)
     if tokenizer.decodes == "signal":
         rival = PatchMeans(
             [one.signal.values for one in train], tokenizer.step_samples,

@@ -92,6 +92,8 @@ def run(
 ) -> None:
     """Train the one tokenizer of ``config.tokenizers`` and try it on people held out.
 
+    With a single person some of the runs are held out instead.
+
     Training resumes from its last checkpoint after an interruption.
     """
     (name, settings), *others = config.tokenizers.items()
@@ -109,6 +111,9 @@ def run(
             expected="recordings of two or more people", fix="see what clean_meeg reports",
         )  # fmt: skip
     groups = groups_of(recordings, people_table(inputs.participants), config.group_column)
+    people = len(set(groups.tolist())) > 1
+    if not people:  # the one person's runs are told apart, and the card says so
+        groups = np.array([one.name for one in recordings])
     test = held_out(groups, config.test_fraction, random_state)
     sides = {
         side: [one for one, out in zip(recordings, test, strict=True) if out == (side == "test")]
@@ -134,6 +139,7 @@ def run(
     rows, details, arrays = card_of(
         tokenizer, train, tried, events, config.n_bootstraps, random_state
     )
+    held = "people" if people else "runs"
     weights, card = tokenizer.state()
     card |= {
         "name": name, "train_groups": sorted(set(groups[~test].tolist())),
@@ -142,7 +148,9 @@ def run(
     }  # fmt: skip
     save_weights(outputs.model, weights, card)
     write_tsv(outputs.card, [{"tokenizer": name, **row} for row in rows], COLUMNS)
-    write_json(outputs.details, {"tokenizer": name, "kind": settings.kind, **details})
+    write_json(
+        outputs.details, {"tokenizer": name, "kind": settings.kind, "held_out": held, **details}
+    )
     save_weights(outputs.example, arrays, {"tokenizer": name})
     write_tsv(outputs.exposure, _exposure(sides, source), EXPOSURE_COLUMNS)
     shutil.rmtree(work, ignore_errors=True)

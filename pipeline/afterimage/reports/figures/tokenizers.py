@@ -26,7 +26,7 @@ from afterimage.reports.tokenizers import TokenizerCard
 
 COLOUR_MAP = "RdBu_r"
 #: What is the tokenizer's own; the other rows are rivals and chance.
-OWN = ("people unseen", "people seen", "layout unseen")
+OWN = ("unseen", "seen", "layout unseen")
 #: Motifs a row, and rows.
 GRID = (4, 4)
 
