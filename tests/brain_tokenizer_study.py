@@ -75,8 +75,8 @@ def known_field(seen: SeenSources, dropped: NDArray[np.int64]) -> NDArray[np.flo
 
 def layout_scores(
     tokenizer: BrainTokenizer, people: Sequence[SeenSources], *, shuffled: bool = False
-) -> dict[str, float]:
-    """Score one layout: mean correlations over channels, windows of 2 s and people.
+) -> dict[str, NDArray[np.float64]]:
+    """Score one layout: mean correlations over channels and windows of 2 s, one a person.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def layout_scores(
 
     Returns
     -------
-    dict of str to float
+    dict of str to ndarray, (n_people,)
         ``all``: all channels, all seen. Of a quarter of the channels that the encoder did not see:
         ``dropped``, ``dropped clean`` (with what they measure but for noise), and the same of
         ``spline`` (electrodes only) and ``known field``.
@@ -100,7 +100,9 @@ def layout_scores(
         if shuffled:
             order = rng.permutation(n_channels)
             signal = replace(
-                signal, positions_m=signal.positions_m[order], orientations=signal.orientations[order]
+                signal,
+                positions_m=signal.positions_m[order],
+                orientations=signal.orientations[order],
             )
         dropped = np.sort(rng.permutation(n_channels)[: round(0.25 * n_channels)])
         kept = np.setdiff1d(np.arange(n_channels), dropped)
@@ -120,7 +122,7 @@ def layout_scores(
                 scores[f"{name} clean"] = correlations(series, seen.clean[dropped], width)
         for name, values in scores.items():
             found.setdefault(name, []).append(float(values.mean()))
-    return {name: float(np.mean(values)) for name, values in found.items()}
+    return {name: np.array(values) for name, values in found.items()}
 
 
 def stage_errors(tokenizer: BrainTokenizer, people: Sequence[SeenSources]) -> list[float]:

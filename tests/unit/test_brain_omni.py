@@ -53,7 +53,10 @@ def test_hidden_tokens_and_absent_streams_do_not_leak() -> None:
     model = BrainOmni(settings()).initialise(["a", "b", "c"], CODEBOOKS)
     codes = torch.randint(0, 8, (2, 3, 12, 2))
     hidden = torch.rand(2, 3, 12) < 0.4
-    streams, known = torch.tensor([[1, 2, 3], [1, 2, 0]]), torch.tensor([[True] * 3, [True, True, False]])
+    streams, known = (
+        torch.tensor([[1, 2, 3], [1, 2, 0]]),
+        torch.tensor([[True] * 3, [True, True, False]]),
+    )
     with torch.inference_mode():
         before = model.network_(codes, hidden, streams, known)
         other = torch.where(hidden[..., None], (codes + 3) % 8, codes)

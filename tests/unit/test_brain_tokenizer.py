@@ -16,7 +16,7 @@ from afterimage.tokenizers.signals import Signal, new_signal
 
 
 def mixed_signal(n_channels: int = 9, seed: int = 0, kinds: Any = None) -> Signal:
-    """Electrodes, magnetometers and gradiometers around a head, all with series of their own."""
+    """Place electrodes, magnetometers and gradiometers around a head, each with its own series."""
     rng = np.random.default_rng(seed)
     kinds = np.resize(["eeg", "mag", "grad"], n_channels) if kinds is None else kinds
     outwards = rng.standard_normal((n_channels, 3))
@@ -34,7 +34,7 @@ def mixed_signal(n_channels: int = 9, seed: int = 0, kinds: Any = None) -> Signa
 
 
 def new_tokenizer(**more: Any) -> BrainTokenizer:
-    """A small tokenizer whose running averages have seen something."""
+    """Make a small tokenizer whose running averages have seen something."""
     torch.set_num_threads(1)
     settings = BrainTokenizerSettings(
         **{

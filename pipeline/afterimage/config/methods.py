@@ -10,7 +10,7 @@ from afterimage.decoding.conditions.registry import CLASSIFIERS
 from afterimage.decoding.registry import DECODERS
 from afterimage.features.registry import ENCODERS
 from afterimage.preprocess.fmri.registry import ESTIMATORS
-from afterimage.pretraining.registry import MASKED_MODELS
+from afterimage.pretraining.registry import MASKED_MODELS, TOKEN_MODELS
 from afterimage.reconstruction.registry import RECONSTRUCTIONS
 from afterimage.tokenizers.registry import TOKENIZERS
 
@@ -27,7 +27,7 @@ def list_methods() -> list[dict[str, Any]]:
     methods = []
     for registry in (
         *(ESTIMATORS, CONNECTIVITY, CLASSIFIERS, MASKED_MODELS, TOKENIZERS),
-        *(ENCODERS, DECODERS, RECONSTRUCTIONS),
+        *(TOKEN_MODELS, ENCODERS, DECODERS, RECONSTRUCTIONS),
     ):
         for name in registry.names():
             module = sys.modules[registry.get(name).__module__]

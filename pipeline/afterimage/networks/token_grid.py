@@ -1,9 +1,10 @@
 """A transformer over grids of tokens, streams by steps (BrainOmni, Xiao et al. 2025, arXiv:2505.18185).
 
 Half the heads of a block attend over the steps of their stream, with rotary positions, half over the
-streams of their step. What differs: streams that a recording does not have are left out by a mask,
-so that montages may be mixed in a batch. Codes are read and guessed as the vectors of the tokenizer,
-so that codes that are near each other are so from the beginning.
+streams of their step. What differs: codes are read and guessed as the vectors of the tokenizer,
+standardised, by a linear map of each stream: sources mix the same activity in ways of their own, and
+what one tells of another cannot be found as long as all are read alike. Streams that a recording
+does not have are left out by a mask, so that montages may be mixed in a batch.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ class TokenGrid(nn.Module):
         super().__init__()
         vectors = torch.from_numpy(np.array(codebooks, np.float32))
         self.register_buffer("codebooks", vectors)
-        # What all codes share says nothing: each stage without its mean, and at a variance of 1.
+        # What all codes share says nothing: each stage without its mean, at a variance of 1.
         centred = vectors - vectors.mean(1, keepdim=True)
         scale = centred.square().mean((1, 2), keepdim=True).sqrt().clamp(min=1e-6)
         self.register_buffer("values", centred / scale[0], persistent=False)

@@ -4,7 +4,8 @@ Of the hidden tokens most are replaced by a mask, some by other tokens of the ba
 guessed, all stages of the quantiser at once, as of BrainOmni (arXiv:2505.18185). With ``symmetric``
 every example is seen twice, once with the complement hidden (LaBraM, arXiv:2405.18765). What differs:
 tokens may be hidden in blocks of steps, since tokens of one window were made from the same samples
-and tell of each other; loss and scores are said stage by stage.
+and tell of each other; some recordings train without the names of their streams, so that streams with
+other names can be read; loss and scores are said stage by stage.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from afterimage.settings import Settings
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
+
+#: Share of the training examples whose streams are not named.
+NAMELESS = 0.05
 
 
 class TokenMaskSettings(Settings):
@@ -77,8 +81,8 @@ def draw_hidden(
 ) -> Tensor:
     """Draw which tokens are hidden, bool (n, n_streams, n_steps).
 
-    In each row, of a stream or of all streams together, the same share of blocks is hidden, to a
-    whole number that is drawn, at least in one of two cases where a row is one block.
+    In each row, of a stream or of all streams together, the same share of blocks is hidden; where
+    it is no whole number of blocks, the one below or above is drawn.
 
     Parameters
     ----------
@@ -216,11 +220,13 @@ class MaskedTokenModel:
         """
         size = self.settings.mask.block_steps
         n_steps = min(self.settings.context_steps, *(one.codes.shape[1] for one in recordings))
-        parts = []
+        parts, names = [], []
         for one in recordings:
             start = size * int(generator.integers((one.codes.shape[1] - n_steps) // size + 1))
             parts.append(one.codes[:, start : start + n_steps])
-        return self._batch(parts, [one.streams for one in recordings])
+            named = generator.random() >= NAMELESS
+            names.append(one.streams if named else np.full(len(one.streams), ""))
+        return self._batch(parts, names)
 
     def _batch(
         self, parts: Sequence[NDArray[Any]], names: Sequence[NDArray[np.str_]]
