@@ -279,9 +279,7 @@ class MaskedTokenModel:
                 shape = (1, codes.shape[1], codes.shape[2])
                 hidden = draw_hidden(mask, shape, generator)
                 with torch.inference_mode():
-                    logits = self.network_(
-                        codes, hidden, batch["streams"], batch["known"], hidden
-                    )
+                    logits = self.network_(codes, hidden, batch["streams"], batch["known"], hidden)
                     losses = stage_losses(logits, codes[hidden], "sum")
                 total += losses.double().numpy()
                 n_hidden += int(hidden.sum())
