@@ -16,8 +16,10 @@ from afterimage.pretraining.masked_model import Filled, Prepared, prepare
 
 N_CHANNELS, LAG = 6, 2
 DECAY, ANGLE, PUSH = 0.95, 2 * np.pi / 20, 0.02
-#: What channels show of the oscillators: their own, and half of those beside it.
-MIXTURE = np.eye(N_CHANNELS) + 0.5 * (
+#: Deviation of the noise of a channel; with its oscillators it has about 10.
+NOISE = 1.5
+#: What channels show of the oscillators: their own, and some of those beside it.
+MIXTURE = np.eye(N_CHANNELS) + 0.4 * (
     np.roll(np.eye(N_CHANNELS), 1, 0) + np.roll(np.eye(N_CHANNELS), -1, 0)
 )
 
@@ -37,7 +39,8 @@ def coupled(n: int, n_times: int, seed: int) -> NDArray[np.float64]:
     for t in range(LAG, len(x)):
         own = 2 * DECAY * np.cos(ANGLE) * x[t - 1] - DECAY**2 * x[t - 2]
         x[t] = own + PUSH * np.roll(x[t - LAG], 1, axis=1) + noise[t]
-    return np.ascontiguousarray((x @ MIXTURE)[before:].transpose(1, 0, 2))
+    seen = x @ MIXTURE + NOISE * rng.standard_normal(x.shape)
+    return np.ascontiguousarray(seen[before:].transpose(1, 0, 2))
 
 
 def covariances(n_lags: int) -> NDArray[np.float64]:
@@ -47,6 +50,7 @@ def covariances(n_lags: int) -> NDArray[np.float64]:
     own = 1 - 2 * DECAY * np.cos(ANGLE) * z + DECAY**2 * z**2
     response = MIXTURE @ np.linalg.inv(own * eye - PUSH * z**LAG * pushed)
     found = np.fft.ifft(response @ response.conj().transpose(0, 2, 1), axis=0).real
+    found[0] += NOISE**2 * eye
     return np.concatenate([found[:n_lags], found[-n_lags:]])
 
 

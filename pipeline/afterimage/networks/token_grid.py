@@ -51,17 +51,22 @@ class SplitBlock(nn.Module):
         known : Tensor of bool, (n, n_streams)
             Streams that are there.
         """
+        n, _, n_steps, _ = tokens.shape
         parts = self.qkv(self.norm_attention(tokens)).unflatten(-1, (3, self.n_heads, -1))
-        # (3, n, heads, streams, steps, f), cut into the heads over steps and those over streams
-        over_steps, over_streams = parts.permute(3, 0, 4, 1, 2, 5).chunk(2, dim=2)
-        query, key, value = over_steps
-        times = torch.arange(tokens.shape[2], device=tokens.device)
+        # (n, streams, steps, 3, heads, f), cut into the heads over steps and those over streams;
+        # fused kernels of attention take four axes, no more.
+        over_steps, over_streams = parts.chunk(2, dim=4)
+        query, key, value = over_steps.flatten(0, 1).permute(2, 0, 3, 1, 4)
+        times = torch.arange(n_steps, device=tokens.device)
         angles = rotary_angles(times, query.shape[-1], self.longest)
         along = scaled_dot_product_attention(rotate(query, angles), rotate(key, angles), value)
-        query, key, value = over_streams.transpose(3, 4)  # (n, heads, steps, streams, f)
-        across = scaled_dot_product_attention(query, key, value, known[:, None, None, None])
-        mixed = torch.cat([along, across.transpose(2, 3)], dim=1)
-        tokens = tokens + self.project(mixed.permute(0, 2, 3, 1, 4).flatten(3))
+        along = along.transpose(1, 2).unflatten(0, (n, -1))  # (n, streams, steps, heads, f)
+        query, key, value = over_streams.transpose(1, 2).flatten(0, 1).permute(2, 0, 3, 1, 4)
+        seen = known.repeat_interleave(n_steps, dim=0)[:, None, None]
+        alone = tokens.shape[1] == 1  # a stream alone has nothing to look at but itself
+        across = value if alone else scaled_dot_product_attention(query, key, value, seen)
+        across = across.permute(0, 2, 1, 3).unflatten(0, (n, -1)).transpose(1, 2)
+        tokens = tokens + self.project(torch.cat([along, across], dim=3).flatten(3))
         return tokens + self.fall(gelu(self.rise(self.norm_mlp(tokens))))
 
 
@@ -110,11 +115,22 @@ class TokenGrid(nn.Module):
         self.read = new_maps(n_names, n_features, n_stages * n_dimensions)
         self.frequency = nn.Parameter(torch.zeros(n_stages, codebook_size))
 
-    def forward(self, codes: Tensor, hidden: Tensor, streams: Tensor, known: Tensor) -> Tensor:
-        """Return logits (n, n_streams, n_steps, n_stages, codebook_size); see `layers`."""
+    def forward(
+        self,
+        codes: Tensor,
+        hidden: Tensor,
+        streams: Tensor,
+        known: Tensor,
+        wanted: Tensor | None = None,
+    ) -> Tensor:
+        """Return logits (n, n_streams, n_steps, n_stages, codebook_size); see `layers`.
+
+        With ``wanted`` bool (n, n_streams, n_steps), (n_wanted, n_stages, codebook_size) of these.
+        """
         found = self.layers(codes, hidden, streams, known)[-1]
         maps = self.read(streams).unflatten(-1, (found.shape[-1], -1))
         vectors = (self.norm(found) @ maps).unflatten(-1, (self.n_stages, -1))
+        vectors = vectors if wanted is None else vectors[wanted]
         # How near a code is to the vector that is expected, and how frequent it is.
         near = torch.einsum("...sd,skd->...sk", vectors, self.targets)
         return near / self.targets.shape[-1] ** 0.5 + self.frequency

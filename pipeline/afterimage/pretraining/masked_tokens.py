@@ -128,9 +128,9 @@ class MaskedTokenModel:
     def new_network(self, codebooks: NDArray[np.floating], n_names: int) -> nn.Module:
         """Return an untrained network; see `afterimage.networks.token_grid.TokenGrid`.
 
-        It has ``forward(codes, hidden, streams, known)``, which returns logits (n, n_streams,
-        n_steps, n_stages, codebook_size), and ``embed`` of the same, (n, n_streams, n_steps,
-        n_outputs).
+        It has ``forward(codes, hidden, streams, known, wanted)``, which returns logits (n_wanted,
+        n_stages, codebook_size) of the tokens wanted, and ``embed`` of all but the last, (n,
+        n_streams, n_steps, n_outputs).
         """
         raise NotImplementedError
 
@@ -279,8 +279,8 @@ class MaskedTokenModel:
                 shape = (1, codes.shape[1], codes.shape[2])
                 hidden = draw_hidden(mask, shape, generator)
                 with torch.inference_mode():
-                    logits = self.network_(codes, hidden, batch["streams"], batch["known"])
-                    losses = stage_losses(logits[hidden], codes[hidden], "sum")
+                    logits = self.network_(codes, hidden, batch["streams"], batch["known"], hidden)
+                    losses = stage_losses(logits, codes[hidden], "sum")
                 total += losses.double().numpy()
                 n_hidden += int(hidden.sum())
         return total / max(n_hidden, 1)
@@ -363,10 +363,9 @@ def _objective(network: nn.Module, mask: TokenMaskSettings) -> nn.Module:
                 counted = view & known[:, :, None]
                 draws = torch.rand(view.shape, generator=generator).to(codes.device)
                 swapped = counted & (draws < mask.random_share)
-                logits = self.network(
-                    _swap(codes, swapped, known, generator), counted & ~swapped, streams, known
-                )
-                loss = loss + stage_losses(logits[counted], codes[counted], "mean").mean()
+                shown = _swap(codes, swapped, known, generator)
+                logits = self.network(shown, counted & ~swapped, streams, known, counted)
+                loss = loss + stage_losses(logits, codes[counted], "mean").mean()
             return loss / len(views)
 
     return Objective()
