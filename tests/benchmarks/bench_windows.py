@@ -2,7 +2,7 @@
 
 400 units x 1,200 volumes, windows of 60 volumes, step 1. Run from the root: python
 tests/benchmarks/bench_windows.py [threads]. Prints wall time and the time of all cores together;
-times are the least of three passes, as other programs may run on the machine.
+times are the least of seven passes, as other programs may run on the machine.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-from afterimage.signal.windows import n_edges, sliding_correlations, window_starts
+from afterimage.signal.windows import CHUNK_BYTES, n_edges, sliding_correlations, window_starts
 
-N_UNITS, N_TIMES, WIDTH, CHUNK = 400, 1200, 60, 64
+N_UNITS, N_TIMES, WIDTH = 400, 1200, 60
 #: Ratio that has to be reached, and largest difference allowed.
 LIMIT, TOLERANCE = 20.0, 1e-6
 
 
-def timed(function: Callable[[], None], n: int = 3) -> tuple[float, float]:
+def timed(function: Callable[[], None], n: int = 7) -> tuple[float, float]:
     """Return the least wall time and the least time of the cores, s."""
     found = []
     for _ in range(n):
@@ -46,7 +46,7 @@ def main() -> int:
             np.corrcoef(series[start : start + WIDTH], rowvar=False)
 
     def rolled() -> None:
-        for _ in sliding_correlations(series, WIDTH, n_windows_chunk=CHUNK, n_threads=threads):
+        for _ in sliding_correlations(series, WIDTH, n_threads=threads):
             pass
 
     compiled = time.perf_counter()
@@ -56,7 +56,7 @@ def main() -> int:
     (wall, cores), (loop_wall, loop_cores) = timed(rolled), timed(loop)
     memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     difference = 0.0
-    for windows, found in sliding_correlations(series, WIDTH, n_windows_chunk=CHUNK):
+    for windows, found in sliding_correlations(series, WIDTH):
         for row, window in enumerate(range(windows.start, windows.stop)):
             expected = np.corrcoef(series[window : window + WIDTH], rowvar=False)[lower]
             difference = max(difference, float(np.abs(found[row] - expected).max()))
@@ -65,7 +65,7 @@ def main() -> int:
         f"corrcoef {loop_wall:.3f} s (cores {loop_cores:.3f} s): {loop_wall / wall:.1f} times faster "
         f"({loop_cores / cores:.1f} in time of cores); largest difference {difference:.1e}; peak "
         f"{memory_mb:.0f} MB ({before_mb:.0f} after the first pass; a chunk is "
-        f"{4 * CHUNK * n_edges(N_UNITS) / 1e6:.0f} MB, all windows "
+        f"{CHUNK_BYTES / 1e6:.0f} MB, all windows "
         f"{4 * len(starts) * n_edges(N_UNITS) / 1e6:.0f} MB); first call {compiled:.1f} s"
     )
     return int(loop_wall / wall < LIMIT or difference > TOLERANCE)

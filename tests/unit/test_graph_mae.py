@@ -8,27 +8,12 @@ import pytest
 from afterimage.errors import InputError
 from afterimage.pretraining.graph_mae import GraphMAE, GraphMAESettings, graph_tokens
 from afterimage.pretraining.masked_model import Prepared, prepare
-from afterimage.signal.windows import windowed_correlation
 from afterimage.simulate.region_series import switching_communities
 
 
 def settings(**more: object) -> GraphMAESettings:
     quick = {"segment_volumes": 20, "stride_volumes": 5, "n_features": 16, "n_layers": 1}
     return GraphMAESettings.model_validate(quick | more)
-
-
-def test_windowed_correlation_is_that_of_each_window() -> None:
-    series = np.random.default_rng(0).standard_normal((50, 6))
-    series[:30, 2] = 1.0  # does not move in the first windows
-    found = windowed_correlation(series, 20, 10)
-    assert found.shape == (4, 6, 6)
-    for number, start in enumerate(range(0, 31, 10)):
-        window = series[start : start + 20]
-        moving = np.ptp(window, axis=0) > 0
-        expected = np.corrcoef(window[:, moving].T)
-        np.testing.assert_allclose(found[number][np.ix_(moving, moving)], expected, atol=1e-6)
-    assert (found[0, 2, [0, 1, 3, 4, 5]] == 0).all()
-    assert found[0, 2, 2] == 1
 
 
 def test_graphs_join_the_most_correlated_pairs() -> None:

@@ -30,9 +30,17 @@ def collected(values: np.ndarray, width: int, step: int = 1, **settings) -> np.n
 
 @pytest.mark.parametrize(
     ("width", "step", "chunk", "threads"),
-    [(30, 1, 64, 1), (30, 1, 7, 2), (25, 4, 9, 1), (20, 15, 4, 1), (150, 1, 4, 3), (8, 3, 5, 1)],
+    [
+        (30, 1, 64, 1),
+        (30, 1, 7, 2),
+        (25, 4, 9, 1),
+        (20, 15, 4, 1),
+        (150, 1, 4, 3),
+        (8, 3, 5, 1),
+        (10, 17, None, 1),
+    ],
 )
-def test_equals_corrcoef(width: int, step: int, chunk: int, threads: int) -> None:
+def test_equals_corrcoef(width: int, step: int, chunk: int | None, threads: int) -> None:
     values = 450 + 3 * series()
     found = collected(values, width, step, n_windows_chunk=chunk, n_threads=threads)
     starts = window_starts(len(values), width, step)
@@ -76,6 +84,16 @@ def test_loud_samples_leave_no_trace_behind() -> None:
     found = collected(values, 30, n_windows_chunk=200)
     expected = np.corrcoef(values[80:110], rowvar=False)[np.tril_indices(13, -1)]
     np.testing.assert_allclose(found[80], expected, atol=1e-6)
+
+
+def test_a_drift_far_larger_than_what_varies_in_a_window_costs_no_digits() -> None:
+    values = series() + 300 * np.linspace(-1, 1, 150)[:, None] ** 3
+    values[75:] += 1000
+    found = collected(values, 30)
+    lower = np.tril_indices(13, -1)
+    for row in (0, 40, 60, 100, 120):
+        expected = np.corrcoef(values[row : row + 30], rowvar=False)[lower]
+        np.testing.assert_allclose(found[row], expected, atol=1e-6)
 
 
 def test_a_unit_that_is_constant_in_a_window_is_nan_there_only() -> None:

@@ -21,7 +21,7 @@ from pydantic import Field
 from afterimage.errors import InputError
 from afterimage.pretraining.masked_model import Filled, MaskedModel, MaskedSettings, Prepared
 from afterimage.pretraining.registry import MASKED_MODELS
-from afterimage.signal.windows import windowed_correlation
+from afterimage.signal.correlation import correlation_matrix
 from afterimage.training.masks import MaskSettings, draw_mask
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def graph_tokens(window: NDArray[np.floating], density: float) -> NDArray[np.flo
         A node's row of the adjacency (0 or 1, no self-loop), its mean and its log spread.
     """
     n_regions = window.shape[2]
-    matrices = np.concatenate([windowed_correlation(part, len(part), 1) for part in window])
+    matrices = np.stack([correlation_matrix(part) for part in window])
     rows, columns = np.triu_indices(n_regions, 1)
     pairs = matrices[:, rows, columns]
     n_edges = max(1, round(density * pairs.shape[1]))

@@ -1,13 +1,11 @@
 """Sliding-window correlation (Hutchison et al. 2013, doi:10.1016/j.neuroimage.2013.05.079).
 
-What differs: neighbouring windows share all but a few samples, so the scatter matrix of a window is
-that of the window before, plus and minus one outer product a sample (Welford 1962,
-doi:10.1080/00401706.1962.10490022). A chunk starts from a matrix computed anew in double precision;
-what has changed since then is kept apart in single precision, and a chunk ends early where a unit
-has become much quieter, so rounding stays below 1e-6. Results come chunk by chunk: memory does not
-grow with the length of the series. Windows should be no shorter than the longest period that is
-left in the series (Leonardi and Van De Ville 2015, doi:10.1016/j.neuroimage.2014.09.007):
-`high_pass_to_window`.
+What differs: neighbouring windows share all but a few samples, so the sums of products of a window
+are those of the window before, plus what comes in, minus what goes out. Series have mean 0 and
+variance 1 and sums are double precision, so rounding stays far below 1e-6 and nothing has to start
+anew. Results come chunk by chunk: memory does not grow with the length of the series. Windows
+should be no shorter than the longest period that is left in the series (Leonardi and Van De Ville
+2015, doi:10.1016/j.neuroimage.2014.09.007): `high_pass_to_window`.
 """
 
 from __future__ import annotations
@@ -22,12 +20,12 @@ import numpy as np
 
 from afterimage.errors import InputError
 
-#: A chunk ends where the variance of a unit falls below its peak in the chunk divided by this.
-MAX_FALL = 4.0
-#: Columns of the scatter matrix that are worked on at a time, for the cache.
-TILE = 1024
 #: A unit whose variance in a window is below this share of its variance overall is constant there.
-FLAT = 1e-9
+FLAT = 1e-8
+#: Bytes of a chunk where the caller does not say how many windows: about what caches hold.
+CHUNK_BYTES = 2**22
+#: Rows of pairs that are rolled together.
+ROWS = 4
 
 
 def window_starts(n_times: int, width: int, step: int = 1) -> np.ndarray:
@@ -101,10 +99,13 @@ def sliding_correlations(
     *,
     kept: np.ndarray | None = None,
     min_kept: int = 3,
-    n_windows_chunk: int = 64,
+    n_windows_chunk: int | None = None,
     n_threads: int = 1,
 ) -> Iterator[tuple[slice, np.ndarray]]:
     """Yield the correlations of all pairs of units in all windows, chunk by chunk.
+
+    With S the sum of x_i x_j over the n samples of a window that are kept, and m their means,
+    r_ij = (S - n m_i m_j) / (s_i s_j), where s is the root of the same for i = j.
 
     Parameters
     ----------
@@ -115,8 +116,8 @@ def sliding_correlations(
         False: the sample takes part in no window.
     min_kept : int
         Windows with fewer samples than this are NaN.
-    n_windows_chunk : int
-        Windows in memory at once.
+    n_windows_chunk : int, optional
+        Windows in memory at once; by default as many as stay in the cache.
     n_threads : int
 
     Yields
@@ -127,155 +128,93 @@ def sliding_correlations(
         Pairs in the order of ``np.tril_indices(n_units, -1)``; NaN where a unit does not vary in a
         window. The memory is used again for the next chunk: copy what you keep.
     """
-    values = np.asarray(series, dtype=np.float64)
+    values = np.array(series, dtype=np.float64)
     kept = np.ones(len(values), bool) if kept is None else np.asarray(kept, dtype=bool)
-    starts = window_starts(len(values), width, step)
-    if not np.isfinite(values[kept]).all():
-        raise InputError(
-            "a series holds values that are not finite",
-            found=f"{int((~np.isfinite(values[kept])).sum())} values", expected="finite numbers",
-            fix="censor these samples or leave out these units",
-        )  # fmt: skip
+    n = kept_in_windows(kept, width, step)[:, None]  # (n_windows, 1)
     if not kept.any():
         raise InputError("all samples of a series are censored", fix="leave this recording out")
-    values = np.where(kept[:, None], values - values[kept].mean(axis=0), 0.0)
-    spread = np.sqrt(np.square(values).sum(axis=0) / kept.sum())
+    values[~kept] = 0.0  # they add nothing to any sum
+    if not np.isfinite(values).all():
+        raise InputError(
+            "a series holds values that are not finite",
+            found=f"{int((~np.isfinite(values)).sum())} values", expected="finite numbers",
+            fix="censor these samples or leave out these units",
+        )  # fmt: skip
+    values -= values.sum(axis=0) / kept.sum()
+    values[~kept] = 0.0
+    spread = np.sqrt(np.einsum("tu,tu->u", values, values) / kept.sum())
     values /= np.where(spread > 0, spread, 1.0)
-    # Rolling costs a step's samples, a fresh product the window's.
-    n_chunk = n_windows_chunk if 2 * step < width else 1
-    plan, roll = _kernels()
+    roll_units, roll_pairs = _kernels()
+    centre, scatter = roll_units(values, width, step)  # (n_windows, n_units)
+    centre /= np.sqrt(np.maximum(n, 1))
+    scatter -= centre * centre
+    scatter[(scatter <= FLAT * n) | (n < min_kept)] = np.nan
+    inverse = 1 / np.sqrt(scatter)
+    centre *= inverse
+
     n_units = values.shape[1]
-    buffer = np.empty((min(n_chunk, len(starts)), n_edges(n_units)), np.float32)
+    n_chunk = n_windows_chunk or max(1, CHUNK_BYTES // (4 * max(1, n_edges(n_units))))
+    buffer = np.empty((min(n_chunk, len(n)), n_edges(n_units)), np.float32)
+    sums = np.zeros(n_edges(n_units))
     borders = np.round(np.sqrt(np.linspace(0, 1, n_threads + 1)) * n_units).astype(int)
-    parts = [(max(low, 1), high) for low, high in pairwise(borders)]
-    weights, first = kept.astype(np.float64), 0
     with ThreadPoolExecutor(n_threads) as pool:
-        while first < len(starts):
-            begin = int(starts[first])
-            inside = values[begin : begin + width][kept[begin : begin + width]]
-            mean = inside.mean(axis=0) if len(inside) else np.zeros(n_units)
-            scatter = (inside - mean).T @ (inside - mean)
-            added, gone, inverse, n = plan(
-                values, weights, begin, width, step, min(n_chunk, len(starts) - first), mean,
-                np.diag(scatter).copy(), float(len(inside)), min_kept,
-            )  # fmt: skip
-            anchor, out = scatter.astype(np.float32), buffer[:n]
-            jobs = [
-                pool.submit(roll, anchor, added, gone, inverse, out, low, high, step)
-                for low, high in parts
-            ]
+        for first in range(0, len(n), n_chunk):
+            out = buffer[: len(n) - first]
+            given = (values, sums, centre, inverse, out, first, width, step)
+            jobs = [pool.submit(roll_pairs, *given, *rows) for rows in pairwise(borders)]
             for job in jobs:
                 job.result()
-            yield slice(first, first + n), out
-            first += n
+            yield slice(first, first + len(out)), out
 
 
 @cache
 def _kernels() -> tuple[Any, Any]:
-    """Compile the loops: what is added and taken away a sample, and the rolling of the rows."""
+    """Compile the loops over windows: sums of each unit, and correlations of all pairs."""
     import numba
 
     compiled = numba.njit(nogil=True, fastmath={"contract"}, error_model="numpy")
+    index = np.uint64  # with signed indices, which may count from the end, loops stay scalar
 
     @compiled
-    def plan(values, weights, begin, width, step, n_windows, mean, scatter, n, min_kept):  # type: ignore[no-untyped-def]
-        # Adding x to n samples of mean m adds n/(n+1) (x-m)(x-m)' to the scatter; taking away x
-        # of n samples subtracts n/(n-1) (x-m)(x-m)'. Row t * step + k belongs to window t.
-        n_units = values.shape[1]
-        added = np.zeros((n_windows * step, n_units), np.float32)
-        gone = np.zeros((n_windows * step, n_units), np.float32)
-        inverse = np.empty((n_windows, n_units), np.float32)
-        peak = scatter.copy()
-        for t in range(n_windows):
-            for k in range(step if t else 0):
-                row, old = t * step + k, begin + (t - 1) * step + k
-                if weights[old + width] > 0:
-                    factor = np.sqrt(n / (n + 1))
-                    for j in range(n_units):
-                        difference = values[old + width, j] - mean[j]
-                        added[row, j] = factor * difference
-                        scatter[j] += (factor * difference) ** 2
-                        peak[j] = max(peak[j], scatter[j])
-                        mean[j] += difference / (n + 1)
-                    n += 1
-                if weights[old] > 0:
-                    factor = np.sqrt(n / (n - 1)) if n > 1 else 0.0
-                    for j in range(n_units):
-                        difference = values[old, j] - mean[j]
-                        gone[row, j] = factor * difference
-                        scatter[j] -= (factor * difference) ** 2
-                        mean[j] -= difference / (n - 1) if n > 1 else mean[j]
-                    n -= 1
+    def roll_units(values, width, step):  # type: ignore[no-untyped-def]
+        # Sums of x and of its square in every window.
+        n_times, n_units = values.shape
+        totals = np.empty(((n_times - width) // step + 1, n_units))
+        squares = np.empty_like(totals)
+        total, square = np.zeros(n_units), np.zeros(n_units)
+        for new in range(n_times):
             for j in range(n_units):
-                good = scatter[j] > FLAT * n and n >= min_kept
-                if good and t and peak[j] > MAX_FALL * scatter[j]:
-                    return added[: t * step], gone[: t * step], inverse[:t], t
-                inverse[t, j] = 1 / np.sqrt(scatter[j]) if good else np.nan
-        return added, gone, inverse, n_windows
+                x, gone = values[new, j], values[new - width, j] if new >= width else 0.0
+                total[j] += x - gone
+                square[j] += x * x - gone * gone
+            start = new - width + 1
+            if start >= 0 and start % step == 0:
+                totals[start // step], squares[start // step] = total, square
+        return totals, squares
 
     @compiled
-    def update(state, added, gone, a, g):  # type: ignore[no-untyped-def]
-        for j in range(added.size):
-            state[TILE + j] = state[TILE + j] + a * added[j] - g * gone[j]
+    def roll_pairs(values, sums, centre, inverse, out, first, width, step, low, high):  # type: ignore[no-untyped-def]
+        # A few rows stay in the nearest cache over all windows of the chunk, and share what comes
+        # in and goes out.
+        for top in range(low, high, ROWS):
+            for t in range(index(len(out))):
+                window = index(first) + t
+                # The first window starts from nothing: all its samples are new.
+                n_new = index(min(width, step) if window else width)
+                new = window * index(step) + index(width) - n_new
+                old = (window - index(1)) * index(step) if window else index(0)
+                for row in range(top, min(top + ROWS, high)):
+                    i, edge = index(row), index(row * (row - 1) // 2)
+                    for k in range(n_new):
+                        a, b = values[new + k, i], values[old + k, i] if window else 0.0
+                        for j in range(i):
+                            sums[edge + j] = (
+                                sums[edge + j] + a * values[new + k, j] - b * values[old + k, j]
+                            )
+                    scale, own = inverse[window, i], centre[window, i]
+                    for j in range(i):
+                        out[t, edge + j] = (
+                            sums[edge + j] * (scale * inverse[window, j]) - own * centre[window, j]
+                        )
 
-    @compiled
-    def write(state, line, added, gone, inverse, a, g, scale):  # type: ignore[no-untyped-def]
-        # The state is the anchor, then what has changed since: one array, whose parts the
-        # compiler can tell apart.
-        for j in range(line.size):
-            changed = state[TILE + j] + a * added[j] - g * gone[j]
-            state[TILE + j] = changed
-            line[j] = (state[j] + changed) * (scale * inverse[j])
-
-    @compiled
-    def roll(anchor, added, gone, inverse, out, low, high, step):  # type: ignore[no-untyped-def]
-        # Eight rows at a time stay in the cache over all windows of the chunk.
-        states = np.empty((8, 2 * TILE), np.float32)
-        for left in range(0, high, TILE):
-            for first in range(max(low, left + 1), high, 8):
-                last = min(first + 8, high)
-                for i in range(first, last):
-                    right = min(i, left + TILE)
-                    states[i - first, : right - left] = anchor[i, left:right]
-                    states[i - first, TILE:] = 0
-                for t in range(len(out)):
-                    final = t * step + step - 1
-                    for i in range(first, last):
-                        right, edge = min(i, left + TILE), i * (i - 1) // 2
-                        state = states[i - first]
-                        for k in range(t * step, final):
-                            update(
-                                state, added[k, left:right], gone[k, left:right],
-                                added[k, i], gone[k, i],
-                            )  # fmt: skip
-                        write(
-                            state, out[t, edge + left : edge + right], added[final, left:right],
-                            gone[final, left:right], inverse[t, left:right], added[final, i],
-                            gone[final, i], inverse[t, i],
-                        )  # fmt: skip
-
-    return plan, roll
-
-
-def windowed_correlation(series: np.ndarray, length: int, step: int) -> np.ndarray:
-    """Correlate units in windows, all windows in memory at once: for the few of a training batch.
-
-    Parameters
-    ----------
-    series : ndarray, (n_times, n_units)
-    length, step : int
-        Samples of a window, and from one window to the next.
-
-    Returns
-    -------
-    ndarray of float32, (n_windows, n_units, n_units)
-        A unit that does not change in a window correlates 0 with all, and 1 with itself.
-    """
-    windows = np.lib.stride_tricks.sliding_window_view(series, length, axis=0)[::step]
-    values = windows - windows.mean(-1, keepdims=True, dtype=np.float64)  # (w, n_units, length)
-    norm = np.linalg.norm(values, axis=-1, keepdims=True)
-    values = np.divide(values, norm, out=np.zeros_like(values), where=norm > 1e-12)
-    matrices: np.ndarray = (values @ values.swapaxes(1, 2)).astype(np.float32)
-    units = np.arange(matrices.shape[1])
-    matrices[:, units, units] = 1.0
-    return matrices
+    return roll_units, roll_pairs
