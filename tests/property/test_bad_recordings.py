@@ -90,7 +90,8 @@ def read(root: Path) -> None:
     table_units(tables, raw.ch_names)
 
 
-def try_damage(label: str, ending: str, how: Damage) -> None:
+def is_read_or_refused(label: str, ending: str, how: Damage) -> bool:
+    """Damage one file and read: a sound recording or a complete error; all else is raised."""
     with tempfile.TemporaryDirectory() as name:
         root = Path(name) / "study"
         shutil.copytree(study() / f"sub-{label}", root / f"sub-{label}")
@@ -100,7 +101,8 @@ def try_damage(label: str, ending: str, how: Damage) -> None:
         try:
             read(root)
         except InputError as error:
-            assert all((error.what, error.where, error.found, error.expected, error.fix))
+            return all((error.what, error.where, error.found, error.expected, error.fix))
+    return True
 
 
 FEW: Any = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
@@ -110,16 +112,16 @@ TEXTS = ["_channels.tsv", "_events.tsv", "_electrodes.tsv", "_eeg.json", "_coord
 @FEW
 @given(st.sampled_from(TEXTS), damages())
 def test_damaged_tables_and_sidecars(ending: str, how: Damage) -> None:
-    try_damage("vision", ending, how)
+    assert is_read_or_refused("vision", ending, how)
 
 
 @FEW
 @given(st.sampled_from(["_eeg.vhdr", "_eeg.vmrk", "_eeg.eeg"]), damages())
 def test_damaged_brainvision(ending: str, how: Damage) -> None:
-    try_damage("vision", ending, how)
+    assert is_read_or_refused("vision", ending, how)
 
 
 @FEW
 @given(st.sampled_from([("edf", "_eeg.edf"), ("fif", "_meg.fif")]), damages())
 def test_damaged_edf_and_fif(which: tuple[str, str], how: Damage) -> None:
-    try_damage(*which, how)
+    assert is_read_or_refused(*which, how)

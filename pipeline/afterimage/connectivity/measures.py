@@ -11,6 +11,7 @@ correlations with shrinkage depend on the scale of each region.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -49,7 +50,7 @@ class CovarianceSettings(MeasureSettings):
     standardize: bool = Field(True, description="scale every series to standard deviation 1 first")
 
 
-class Measure:
+class Measure(ABC):
     """Series of recordings in, one matrix over units a recording out.
 
     Parameters
@@ -117,10 +118,11 @@ class Measure:
             _check(values if mask is None else values[mask], self.min_samples, number)
         return self._matrices(pairs, sampling_rate_hz)
 
+    @abstractmethod
     def _matrices(
         self, pairs: Sequence[tuple[np.ndarray, np.ndarray | None]], sampling_rate_hz: float
     ) -> np.ndarray:
-        raise NotImplementedError
+        """Return the matrices of series that were checked, each with its mask of samples kept."""
 
 
 def _check(values: np.ndarray, min_samples: int, number: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 CHUNK = 256  # trials read and encoded together
 
 
-class NetworkDecoder:
+class NetworkDecoder(ABC):
     """A network from epochs to an embedding of the image, and readouts of all feature blocks.
 
     The target block comes from the regression head, the other blocks from ridge regression on the
@@ -62,11 +63,11 @@ class NetworkDecoder:
         self._state: dict[str, np.ndarray] = {}
         self._model: Any = None
 
+    @abstractmethod
     def _network(
         self, n_units: int, n_times: int, n_subjects: int, groups: np.ndarray, places: np.ndarray
     ) -> Any:
         """Return the untrained network: (signals, subjects, places) to a representation."""
-        raise NotImplementedError
 
     @property
     def blocks(self) -> list[str]:

@@ -7,6 +7,7 @@ volume is 0 and the segment that holds it is neither seen nor scored for it.
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,7 +122,7 @@ def prepare(series: NDArray[np.floating], kept: NDArray[np.bool_] | None = None)
     return Prepared(standard.astype(np.float32), kept)
 
 
-class MaskedModel:
+class MaskedModel(ABC):
     """A masked model of series; a subclass says what its tokens and its network are.
 
     Parameters
@@ -144,9 +145,9 @@ class MaskedModel:
         self.n_regions_ = 0
         self.network_: Any = None
 
+    @abstractmethod
     def new_network(self, n_regions: int) -> nn.Module:
         """Return an untrained network; a `afterimage.training.masked.MaskedNetwork`."""
-        raise NotImplementedError
 
     def tokens(self, recording: Prepared) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Cut a recording into tokens.

@@ -160,7 +160,7 @@ def sliding_correlations(
     with ThreadPoolExecutor(n_threads) as pool:
         for first in range(0, len(n), n_chunk):
             out = buffer[: len(n) - first]
-            given = (values, sums, centre, inverse, out, first, width, step)
+            given: tuple[Any, ...] = (values, sums, centre, inverse, out, first, width, step)
             jobs = [pool.submit(roll_pairs, *given, *rows) for rows in pairwise(borders)]
             for job in jobs:
                 job.result()

@@ -114,32 +114,7 @@ def assign_split(
     by_trial = any(row.get("split", "n/a") != "n/a" for row in trials) or "split" in trials[0]
     by_stimulus = any(row.get("split", "n/a") != "n/a" for row in stimuli.values())
     if by_trial or by_stimulus:
-        for number, trial in enumerate(trials, start=2):
-            name = trial["stimulus_id"]
-            value = trial.get("split", "n/a")
-            table = where[0] if value != "n/a" else where[1]
-            value = value if value != "n/a" else stimuli[name].get("split", "n/a")
-            if by_stimulus and value == "n/a" and "split" not in stimuli[name]:
-                raise InputError(
-                    "a stimulus is not in the table of stimuli, which says the splits",
-                    where=f"{where[0]}, {where[1]}", found=name,
-                    expected="a row for every stimulus that was shown",
-                    fix="add the row, or correct the name in the events",
-                )  # fmt: skip
-            if value not in SPLITS:
-                raise InputError(
-                    "a stimulus has no known split", where=f"{table}, {name}",
-                    found=value, expected=", ".join(SPLITS),
-                    fix="fill the column, or remove it to get a seeded split",
-                )  # fmt: skip
-            if split.setdefault(name, value) != value:
-                raise InputError(
-                    "a stimulus is in two splits",
-                    where=f"{where[0]}, line {number}",
-                    found=f"{name} is {split[name]} in an earlier trial and {value} here",
-                    expected="all repeats of a stimulus in one split",
-                    fix="correct the column 'split'; a stimulus seen in training cannot be a test",
-                )
+        split = _stated_split(trials, stimuli, where, by_stimulus)
     else:
         names = set(everything)
         if len(names) > 1:
@@ -156,6 +131,43 @@ def assign_split(
                 found=f"{n_trials} of {len(trials)} trials",
                 expected=f"at least {minimum}",
                 fix="check the split; min_training_trials sets the minimum",
+            )
+    return split
+
+
+def _stated_split(
+    trials: Sequence[Row],
+    stimuli: Mapping[str, Row],
+    where: tuple[str, str],
+    by_stimulus: bool,
+) -> dict[str, str]:
+    """Return the split that the trials say, else the table of stimuli (``by_stimulus``)."""
+    split: dict[str, str] = {}
+    for number, trial in enumerate(trials, start=2):
+        name = trial["stimulus_id"]
+        value = trial.get("split", "n/a")
+        table = where[0] if value != "n/a" else where[1]
+        value = value if value != "n/a" else stimuli[name].get("split", "n/a")
+        if by_stimulus and value == "n/a" and "split" not in stimuli[name]:
+            raise InputError(
+                "a stimulus is not in the table of stimuli, which says the splits",
+                where=f"{where[0]}, {where[1]}", found=name,
+                expected="a row for every stimulus that was shown",
+                fix="add the row, or correct the name in the events",
+            )  # fmt: skip
+        if value not in SPLITS:
+            raise InputError(
+                "a stimulus has no known split", where=f"{table}, {name}",
+                found=value, expected=", ".join(SPLITS),
+                fix="fill the column, or remove it to get a seeded split",
+            )  # fmt: skip
+        if split.setdefault(name, value) != value:
+            raise InputError(
+                "a stimulus is in two splits",
+                where=f"{where[0]}, line {number}",
+                found=f"{name} is {split[name]} in an earlier trial and {value} here",
+                expected="all repeats of a stimulus in one split",
+                fix="correct the column 'split'; a stimulus seen in training cannot be a test",
             )
     return split
 

@@ -6,6 +6,7 @@ no labels is done once however often the labels are permuted.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, Self
 
 import numpy as np
@@ -16,7 +17,7 @@ from afterimage.errors import ConfigError, InputError
 SLACK = 1e-6
 
 
-class ConditionClassifier:
+class ConditionClassifier(ABC):
     """A classifier of trials, in the manner of scikit-learn.
 
     Parameters
@@ -64,12 +65,12 @@ class ConditionClassifier:
                 fix="change tmin_s and tmax_s",
             )
 
+    @abstractmethod
     def extract(self, trials: np.ndarray) -> np.ndarray:
         """Return what each trial tells alone; (n_trials, n_channels, n_times) to (n_trials, ...).
 
         Nothing is learnt: a trial gives the same whichever trials stand beside it.
         """
-        raise NotImplementedError
 
     def label_free(self) -> Any:
         """Return an unfitted transformer that learns from training trials without their labels."""
@@ -77,9 +78,9 @@ class ConditionClassifier:
 
         return FunctionTransformer()
 
+    @abstractmethod
     def supervised(self, n_classes: int) -> Any:
         """Return an unfitted scikit-learn classifier, the part that learns from labels."""
-        raise NotImplementedError
 
     def fit_model(self, features: np.ndarray, labels: np.ndarray) -> Any:
         """Fit the part that learns from labels on features that `label_free` transformed."""

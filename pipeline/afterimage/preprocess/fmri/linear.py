@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -35,7 +36,7 @@ class LinearEstimatorSettings(Settings):
     )
 
 
-class LinearEstimator:
+class LinearEstimator(ABC):
     """Responses as weights (n_trials, n_volumes) of the signal, the same for all voxels.
 
     A subclass says in `weights` how the weights follow from the regressors.
@@ -49,9 +50,9 @@ class LinearEstimator:
         self.settings = settings
         self.summary_: dict[str, Any] = {}
 
+    @abstractmethod
     def weights(self, regressors: np.ndarray) -> np.ndarray:
         """Weights (n_trials, n_volumes) from regressors (n_volumes, n_trials) less nuisance."""
-        raise NotImplementedError
 
     def estimate(
         self,
