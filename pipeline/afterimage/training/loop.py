@@ -174,9 +174,8 @@ def train(
     accelerator = _new_accelerator(device, settings.bf16)
     objective.to(accelerator.device).train()
     parameters = {k: p for k, p in objective.named_parameters() if p.requires_grad}
-    weights = list(parameters.values())
     optimizer = torch.optim.AdamW(
-        weights, settings.learning_rate, weight_decay=settings.weight_decay
+        parameters.values(), settings.learning_rate, weight_decay=settings.weight_decay
     )
     model, optimizer = accelerator.prepare(objective, optimizer)
     average = {k: p.detach().clone() for k, p in parameters.items()}
@@ -191,17 +190,13 @@ def train(
     while done < settings.n_steps and not (early_stopping and early_stopping.stopped):
         step = done
         indices = batch_indices(n_items, settings.batch_size, step, random_state)[share]
-        batch = {k: t.to(accelerator.device) for k, t in batch_of(indices, step).items()}
         for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * learning_rate_factor(step, settings)
-        with accelerator.autocast():
-            loss = model(batch, _generator(random_state, step, accelerator.process_index))
-        optimizer.zero_grad()
-        accelerator.backward(loss)
-        accelerator.clip_grad_norm_(weights, settings.gradient_clip)
+        generator = _generator(random_state, step, accelerator.process_index)
+        losses[step] = _backward(accelerator, model, batch_of(indices, step), generator, optimizer)
+        accelerator.clip_grad_norm_(parameters.values(), settings.gradient_clip)
         optimizer.step()
         _update_average(average, parameters, step, settings.ema_decay)
-        losses[step] = float(loss.detach())
         done = step + 1
         if early_stopping and (done % early_stopping.every == 0 or done == settings.n_steps):
             early_stopping.look(done, objective, parameters, average)
@@ -210,10 +205,25 @@ def train(
             save_checkpoint(checkpoint_folder, done, *kept)
         if on_progress is not None:
             on_progress(done, float(losses[step]))
-    best = early_stopping.weights if early_stopping else {}
-    _copy_into(parameters, best or average)
+    _copy_into(parameters, (early_stopping and early_stopping.weights) or average)
     objective.eval()
     return losses[:done]
+
+
+def _backward(
+    accelerator: Any,
+    model: nn.Module,
+    batch: Batch,
+    generator: torch.Generator,
+    optimizer: torch.optim.Optimizer,
+) -> float:
+    """Leave the gradients of a batch in the parameters, and no older ones; return its loss."""
+    batch = {k: t.to(accelerator.device) for k, t in batch.items()}
+    with accelerator.autocast():
+        loss: Tensor = model(batch, generator)
+    optimizer.zero_grad()
+    accelerator.backward(loss)
+    return float(loss.detach())
 
 
 def _copy_into(parameters: dict[str, nn.Parameter], values: dict[str, Tensor]) -> None:
