@@ -70,6 +70,8 @@ def write(root: Path, runs: list[Run]) -> None:
     made_by = '{"Name": "x", "GeneratedBy": [{"Name": "fMRIPrep"}]}'
     (fmriprep / "dataset_description.json").write_text(made_by)
     (root / "sub-0empty").mkdir()
+    for task in {run.task for run in runs}:  # says what columns mean, not that there are events
+        (root / f"task-{task}_events.json").write_text("{}")
     for run in runs:
         places = {"beside": run.folder, "subject": f"sub-{run.subject}"}
         (root / run.folder).mkdir(parents=True, exist_ok=True)

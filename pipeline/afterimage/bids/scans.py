@@ -72,7 +72,9 @@ class Scans:
 
     def __post_init__(self) -> None:
         self._raw_root = folder_files(self.raw)
-        self._note_events(file for file in self._raw_root if file.name.suffix == "events")
+        # A sidecar at the root says what columns mean, not that there are events.
+        kind = ("events", ".tsv")
+        self._note_events(f for f in self._raw_root if (f.name.suffix, f.name.extension) == kind)
         self._roots = {made.path: folder_files(made.path) for made in self.derivatives}
 
     def list_raw(self, subject: str) -> SubjectFiles:
