@@ -128,7 +128,8 @@ def out_of_fold(
             if (share > 0).sum() > 1 and fitted.shape[1]:
                 # Values are checked above; checks anew in every fit take most of the time.
                 with config_context(assume_finite=True, skip_parameter_validation=True):
-                    part[:, model.fit(fitted, known).classes_] = model.predict_proba(held)
+                    model.fit(fitted, known)
+                    part[:, model.classes_] = model.predict_proba(held)
             else:
                 part[:, known[0]] = 1.0
             outputs[test, column] = part / np.where(share > 0, share, 1.0)

@@ -88,6 +88,12 @@ def _sentence(target: str, seg: str, metric: Metric, rows: Sequence[Mapping[str,
             f"No feature predicts {target} better than chance; the highest is "
             f"{feature_title(best)} ({said})."
         )
+        alone, corrected = as_number(best.get("p")), as_number(best.get("p_holm"))
+        if alone is not None and corrected is not None and alone < ALPHA:
+            start += (
+                f" Alone its p would be {p_text(alone)}; corrected for the {len(brain)} sets of "
+                f"features that were tried it is {p_text(corrected)}."
+            )
     else:
         start = (
             f"{target} is predicted better than chance by "

@@ -365,7 +365,7 @@ def _guess(
     seed = config.random_state or 0
     if one.maps is not None:
         kept = every[:, : 1 + config.map_permutations]
-        guess = [
+        outputs = [
             out_of_fold(
                 one.maps[rows], kept.argmax(axis=2), parts, n_classes=kept.shape[2],
                 mask_percent=config.mask_percent, n_components=config.n_components,
@@ -373,7 +373,7 @@ def _guess(
             )
             for parts in own.repeats[: config.map_repeats]
         ]  # fmt: skip
-        return kept, np.stack(guess)
+        return kept, np.stack(outputs)
     products = [
         [
             matrix[np.ix_(rows, rows)]
