@@ -20,6 +20,7 @@ from afterimage.evaluation.conditions import (
     weighted_balanced_accuracy,
 )
 from afterimage.evaluation.group_folds import leave_groups_out, permute_labels, random_folds
+from afterimage.evaluation.stacking import weights_of
 from afterimage.io.tables import Row, read_tsv
 from afterimage.io.trials import write_trials
 from afterimage.stages import decode_conditions
@@ -222,47 +223,66 @@ def test_a_contrast_has_settings_of_its_own(tmp_path: Path) -> None:
         if row["role"] == "decoding"
     }
     assert windows == {
-        ("plain", "selected"): (0.0, 0.39), ("plain", "lda"): (0.0, 0.39),
+        ("plain", "stacked"): (0.0, 0.39), ("plain", "lda"): (0.0, 0.39),
         ("plain", "fine"): (0.0, 0.39), ("early", "lda"): (-0.1, 0.1),
     }  # fmt: skip
     with pytest.raises(ValueError, match="names classifiers that there are not: nothing"):
         decode((file,), tmp_path, contrasts={"c": {"classifiers": ["nothing"]}})
 
 
-def test_each_fold_chooses_without_its_test_trials(tmp_path: Path) -> None:
-    """What a fold chose stays when the trials it is tested on are another's, labels and all."""
+def test_each_fold_weighs_without_its_test_trials(tmp_path: Path) -> None:
+    """Weights stay when the trials a fold is tested on are another's, labels and all."""
     labels = ["face", "house"] * 30
     classifiers = {
         "power": CSPLDASettings(n_components=1, low_hz=20), "lda": WindowLDASettings(),
     }  # fmt: skip
     file = write(tmp_path / "sub-01" / "sub-01_trials.nc", labels)
     rows, details = decode((file,), tmp_path, classifiers=classifiers)
-    chosen = details["contrasts"][0]
-    assert (chosen["classifier"], chosen["chosen"]) == ("selected", ["lda"] * 3)
-    row = next(r for r in rows if r["classifier"] == "selected" and r["metric"] == "auc")
-    same = next(
-        r
-        for r in rows
-        if r["classifier"] == "lda" and (r["role"], r["metric"]) == ("decoding", "auc")
-    )
-    assert row["value"] == same["value"] and row["p"] == "n/a"
-    assert (
-        "chosen in each fold by runs left out of its training trials: lda in 3" in row["protocol"]
-    )
+    record = details["contrasts"][0]
+    assert (record["classifier"], len(record["weights"])) == ("stacked", 3)
+    assert all(one["lda"] > 2 * one["power"] >= 0 for one in record["weights"])
+    areas = {
+        row["classifier"]: row
+        for row in rows
+        if (row["role"], row["metric"]) == ("decoding", "auc")
+    }
+    assert float(areas["stacked"]["value"]) > float(areas["lda"]["value"]) - 0.05
+    assert areas["stacked"]["p"] == "n/a"
+    assert "weighed in each fold by runs left out of its training" in areas["stacked"]["protocol"]
     swapped = [{"face": "house", "house": "face"}[name] for name in labels[:20]] + labels[20:]
     file = write(tmp_path / "sub-01" / "sub-01_trials.nc", swapped)
     _, other = decode((file,), tmp_path, classifiers=classifiers)
-    assert other["contrasts"][0]["inner"][0] == chosen["inner"][0]
-    assert other["contrasts"][0]["inner"][1] != chosen["inner"][1]
+    for key in ("inner", "weights"):
+        assert other["contrasts"][0][key][0] == record[key][0]
+        assert other["contrasts"][0][key][1] != record[key][1]
 
 
-def test_two_runs_are_too_few_to_choose(tmp_path: Path) -> None:
+def test_weights_are_those_of_the_better_evidence_and_not_below_zero() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 600)
+    right = np.eye(3)[labels]
+    noisy = [right + level * rng.normal(size=right.shape) for level in (1.0, 1.0, 3.0)]
+    evidence = np.stack([*noisy, -right + 3 * rng.normal(size=right.shape)])
+    weights, offsets = weights_of(evidence, labels)
+    # noise of variance s^2 asks for weights like 1 / s^2
+    assert weights[0] == pytest.approx(1.0, rel=0.25)
+    assert weights[1] == pytest.approx(1.0, rel=0.25)
+    assert 0 <= weights[2] < 0.3
+    assert weights[3] == 0
+    np.testing.assert_allclose(offsets, 0, atol=0.2)
+    scaled = evidence * np.array([1, 10, 1, 1])[:, None, None]
+    np.testing.assert_allclose(
+        weights_of(scaled, labels)[0] * [1, 10, 1, 1], weights, rtol=1e-2, atol=1e-4
+    )
+
+
+def test_two_runs_are_too_few_to_weigh(tmp_path: Path) -> None:
     file = write(tmp_path / "sub-01" / "sub-01_trials.nc", ["face", "house"] * 20, n_runs=2)
     classifiers = {"lda": WindowLDASettings(), "fine": WindowLDASettings(bin_s=0.02)}
     rows, details = decode((file,), tmp_path, classifiers=classifiers)
     assert {row["classifier"] for row in rows} == {"lda", "fine"}
     assert details["contrasts"][0]["notes"] == [
-        "none was chosen: no group of trials can be left out"
+        "none were weighed: no group of trials can be left out"
     ]
 
 

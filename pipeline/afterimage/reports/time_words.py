@@ -19,7 +19,7 @@ METHODS = {
     "csplda": "CSP + LDA",
     "xdawn": "xDAWN",
     "windowlda": "window LDA",
-    "selected": "the classifier chosen in each fold",
+    "stacked": "all, weighed in each fold",
 }
 CONDITION_METRICS = {
     "auc": "AUC",

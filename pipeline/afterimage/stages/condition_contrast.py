@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from afterimage.evaluation.group_folds import Folds
     from afterimage.stages.decode_conditions import Config
 
-#: Name of the row whose classifier each fold chose itself.
-SELECTED = "selected"
+#: Name of the row of all classifiers together, weighed by each fold itself.
+STACKED = "stacked"
 #: Bins of time the window of the alarm is cut into, at least.
 ALARM_BINS = 8
 COLUMNS = (
@@ -55,13 +55,13 @@ class ContrastDecoding:
         self.of_group = label_of_group(self.labels, self.groups)
 
     def decode_all(self) -> Iterator[Found]:
-        """Yield rows and record of the chosen classifier, where one is chosen, and of each."""
+        """Yield rows and record of the classifiers together, where asked, and of each."""
         found, decodings = [], {}
         for name in self.config.classifiers:
             decodings[name], rows, record = self._decode(name)
             found.append((rows, record))
-        if self.config.select and len(decodings) > 1:
-            yield self._select(decodings)
+        if self.config.stack and len(decodings) > 1:
+            yield self._stack(decodings)
         yield from found
 
     def _decode(self, name: str) -> tuple[Decoding, list[dict[str, Any]], dict[str, Any]]:
@@ -102,9 +102,9 @@ class ContrastDecoding:
         settings = config.classifiers[name].model_dump(mode="json")
         return decoding, rows, self._record(name, scores, notes, settings=settings)
 
-    def _select(self, decodings: dict[str, Decoding]) -> Found:
-        """Score the classifier that each fold chose inside its own training trials."""
-        from afterimage.evaluation.nested_choice import choose_inside, combine
+    def _stack(self, decodings: dict[str, Decoding]) -> Found:
+        """Score all classifiers, weighed by each fold inside its own training trials."""
+        from afterimage.evaluation.stacking import stack, weigh_inside
 
         window = (self.config.tmin_s, self.config.tmax_s)
         classifiers = {
@@ -112,23 +112,20 @@ class ContrastDecoding:
             for name, settings in self.config.classifiers.items()
         }
         try:
-            scores = choose_inside(
+            found = weigh_inside(
                 classifiers, self.prepared, self.labels, self.groups, self.folds,
                 n_jobs=self.threads,
             )  # fmt: skip
         except InputError as error:
-            return [], self._record(SELECTED, {}, [f"none was chosen: {error.what}"])
-        chosen = [max(one, key=one.__getitem__) for one in scores]
-        counts = {name: chosen.count(name) for name in decodings if name in chosen}
-        listed = ", ".join(f"{name} in {count}" for name, count in counts.items())
+            return [], self._record(STACKED, {}, [f"none were weighed: {error.what}"])
         protocol = (
-            f"{self._protocol(permuted=False)}; classifier chosen in each fold by {self._thing()}s "
-            f"left out of its training trials: {listed}"
+            f"{self._protocol(permuted=False)}; {', '.join(decodings)} weighed in each fold by "
+            f"{self._thing()}s left out of its training trials"
         )
         times_s = self.times_s[next(iter(classifiers.values())).inside]
-        decoding = combine(chosen, decodings)
-        rows, record = self._rows(SELECTED, "decoding", times_s, decoding, protocol)
-        return rows, self._record(SELECTED, {"decoding": record}, [], chosen=chosen, inner=scores)
+        rows, record = self._rows(STACKED, "decoding", times_s, stack(found, decodings), protocol)
+        weights, inner = [one.weights for one in found], [one.auc for one in found]
+        return rows, self._record(STACKED, {"decoding": record}, [], weights=weights, inner=inner)
 
     def _record(
         self, name: str, scores: dict[str, Any], notes: list[str], **more: Any

@@ -2,8 +2,8 @@
 
 One table of trials: one subject, runs (or sessions) left out in turn. Several: their trials are
 pooled and people are left out. All trials take part whatever their split: nothing is chosen by a
-score, and every fit is made anew without the group it is tested on. Where the classifier is
-chosen (row ``selected``), each fold chooses inside its own training trials.
+score, and every fit is made anew without the group it is tested on. Where classifiers are put
+together (row ``stacked``), each fold weighs them inside its own training trials.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from afterimage.decoding.conditions.xdawn import XdawnSettings
 from afterimage.io.atomic import write_json
 from afterimage.io.tables import write_tsv
 from afterimage.settings import Settings, StageConfig
-from afterimage.stages.condition_contrast import COLUMNS, SELECTED, ContrastDecoding
+from afterimage.stages.condition_contrast import COLUMNS, STACKED, ContrastDecoding
 from afterimage.stages.condition_trials import Trials, contrast_classes, read_condition_trials
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 else:
     Classifier = CLASSIFIERS.union()
 
-VERSION = 2
+VERSION = 3
 CITES = ("barachant2012", "blankertz2011", "ramoser2000", "rivet2009", "ojala2010", "varma2006")
 
 
@@ -90,10 +90,10 @@ class Config(StageConfig):
     leak_comparison: bool = Field(
         True, description="also draw test trials at random, to show what that leaks"
     )
-    select: bool = Field(
+    stack: bool = Field(
         True,
-        description="also let each fold choose the classifier, by groups left out of its own "
-        "training trials: the row 'selected', where there are several classifiers",
+        description="also let each fold weigh the classifiers, by groups left out of its own "
+        "training trials: the row 'stacked', where there are several classifiers",
     )
     n_permutations: int = Field(
         100, ge=0, description="refits with labels permuted within groups, for chance and p"
@@ -103,8 +103,8 @@ class Config(StageConfig):
 
     @model_validator(mode="after")
     def _names(self) -> Config:
-        if SELECTED in self.classifiers:
-            raise ValueError(f"no classifier may be called {SELECTED}: the name of the chosen one")
+        if STACKED in self.classifiers:
+            raise ValueError(f"no classifier may be called {STACKED}: the name of all together")
         for name, contrast in self.contrasts.items():
             if unknown := sorted(set(contrast.classifiers) - set(self.classifiers)):
                 raise ValueError(
