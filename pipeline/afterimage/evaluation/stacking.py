@@ -33,8 +33,8 @@ class Weighing:
 
     Attributes
     ----------
-    weights : dict of str to float
-        Of the evidence of each classifier.
+    weights, scales : dict of str to float
+        Of the evidence of each classifier, once divided by its scale.
     offsets : array of shape (n_classes,)
         Added to the weighed evidence.
     auc : dict of str to float
@@ -42,6 +42,7 @@ class Weighing:
     """
 
     weights: dict[str, float]
+    scales: dict[str, float]
     offsets: np.ndarray
     auc: dict[str, float]
 
@@ -108,22 +109,25 @@ def weigh_inside(
     weighings = []
     for part, own, auc in zip(inner, evidence, areas, strict=True):
         rows = np.concatenate([test for _, test in part])
-        weights, offsets = weights_of(np.stack(own), labels[rows])
-        named = dict(zip(classifiers, weights.tolist(), strict=True))
-        weighings.append(Weighing(named, offsets, auc))
+        scales = np.array([max(float(np.std(one)), 1e-12) for one in own])
+        weights, offsets = weights_of(np.stack(own) / scales[:, None, None], labels[rows])
+        named = (
+            dict(zip(classifiers, values.tolist(), strict=True)) for values in (weights, scales)
+        )
+        weighings.append(Weighing(*named, offsets, auc))
     return weighings
 
 
 def weights_of(evidence: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Weights of evidence, by logistic regression with weights not below zero.
 
-    The mean log-loss, classes counting equally, and the squared weights (of evidence of variance
-    one) over twice the number of trials, are least.
+    The mean log-loss, classes counting equally, and the squared weights over twice the number of
+    trials, are least together.
 
     Parameters
     ----------
     evidence : array of shape (n_classifiers, n_trials, n_classes)
-        On trials that had no part in the fit.
+        On trials that had no part in the fit; of like scale.
     labels : array of int, shape (n_trials,)
 
     Returns
@@ -136,8 +140,6 @@ def weights_of(evidence: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np
 
     n_classifiers, n_trials, n_classes = evidence.shape
     centred = evidence - evidence.mean(axis=2, keepdims=True)
-    scale = np.maximum(np.sqrt((centred**2).mean(axis=(1, 2))), 1e-12)
-    centred = centred / scale[:, None, None]
     right = np.eye(n_classes)[labels]
     counts = right.sum(axis=0)
     share = 1 / (counts[labels] * (counts > 0).sum())
@@ -154,7 +156,7 @@ def weights_of(evidence: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np
     start = np.concatenate([np.full(n_classifiers, 1 / n_classifiers), np.zeros(n_classes)])
     bounds = [(0, None)] * n_classifiers + [(None, None)] * n_classes
     values = minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B").x
-    return values[:n_classifiers] / scale, values[n_classifiers:]
+    return values[:n_classifiers], values[n_classifiers:]
 
 
 def stack(weighings: Sequence[Weighing], decodings: Mapping[str, Decoding]) -> Decoding:
@@ -163,7 +165,8 @@ def stack(weighings: Sequence[Weighing], decodings: Mapping[str, Decoding]) -> D
     evidence = np.full_like(first.evidence, np.nan)
     for weighing, (_, test) in zip(weighings, first.folds, strict=True):
         parts = [
-            weight * decodings[name].evidence[test] for name, weight in weighing.weights.items()
+            weight / weighing.scales[name] * decodings[name].evidence[test]
+            for name, weight in weighing.weights.items()
         ]
         evidence[test] = np.sum(parts, axis=0) + weighing.offsets
     return Decoding(first.folds, first.labels, first.groups, evidence, [])
