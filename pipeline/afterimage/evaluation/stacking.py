@@ -5,8 +5,9 @@ on new data (Varma & Simon 2006, doi:10.1186/1471-2105-7-91). Here each fold wei
 evidence on groups left out of its own training trials, and the score is that of the whole
 procedure. Weights, where few people are left out, are steadier than a choice between classifiers
 that do about as well. What differs: weights are not below zero (Breiman 1996,
-doi:10.1007/BF00117832), those of a logistic regression in which classes count equally; the inner
-folds deal the groups into at most five parts.
+doi:10.1007/BF00117832), those of a logistic regression in which classes count equally, without an
+intercept, since the classifiers count classes equally too; the inner folds deal the groups into at
+most five parts.
 """
 
 from __future__ import annotations
@@ -35,15 +36,12 @@ class Weighing:
     ----------
     weights, scales : dict of str to float
         Of the evidence of each classifier, once divided by its scale.
-    offsets : array of shape (n_classes,)
-        Added to the weighed evidence.
     auc : dict of str to float
         Of each classifier on the groups left out of the training trials.
     """
 
     weights: dict[str, float]
     scales: dict[str, float]
-    offsets: np.ndarray
     auc: dict[str, float]
 
 
@@ -110,15 +108,15 @@ def weigh_inside(
     for part, own, auc in zip(inner, evidence, areas, strict=True):
         rows = np.concatenate([test for _, test in part])
         scales = np.array([max(float(np.std(one)), 1e-12) for one in own])
-        weights, offsets = weights_of(np.stack(own) / scales[:, None, None], labels[rows])
+        weights = weights_of(np.stack(own) / scales[:, None, None], labels[rows])
         named = (
             dict(zip(classifiers, values.tolist(), strict=True)) for values in (weights, scales)
         )
-        weighings.append(Weighing(*named, offsets, auc))
+        weighings.append(Weighing(*named, auc))
     return weighings
 
 
-def weights_of(evidence: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def weights_of(evidence: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Weights of evidence, by logistic regression with weights not below zero.
 
     The mean log-loss, classes counting equally, and the squared weights over twice the number of
@@ -132,8 +130,7 @@ def weights_of(evidence: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np
 
     Returns
     -------
-    weights : array of shape (n_classifiers,)
-    offsets : array of shape (n_classes,)
+    array of shape (n_classifiers,)
     """
     from scipy.optimize import minimize
     from scipy.special import log_softmax, softmax
@@ -144,19 +141,17 @@ def weights_of(evidence: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np
     counts = right.sum(axis=0)
     share = 1 / (counts[labels] * (counts > 0).sum())
 
-    def loss(values: np.ndarray) -> tuple[float, np.ndarray]:
-        weights, offsets = values[:n_classifiers], values[n_classifiers:]
-        logits = np.tensordot(weights, centred, 1) + offsets
-        penalty = 0.5 * float(weights @ weights + offsets @ offsets) / n_trials
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        logits = np.tensordot(weights, centred, 1)
+        least = -float(share @ (right * log_softmax(logits, axis=1)).sum(axis=1))
         wrong = share[:, None] * (softmax(logits, axis=1) - right)
-        gradient = np.concatenate([np.einsum("knc,nc->k", centred, wrong), wrong.sum(axis=0)])
-        least = -float(share @ (right * log_softmax(logits, axis=1)).sum(axis=1)) + penalty
-        return least, gradient + values / n_trials
+        gradient = np.einsum("knc,nc->k", centred, wrong) + weights / n_trials
+        return least + 0.5 * float(weights @ weights) / n_trials, gradient
 
-    start = np.concatenate([np.full(n_classifiers, 1 / n_classifiers), np.zeros(n_classes)])
-    bounds = [(0, None)] * n_classifiers + [(None, None)] * n_classes
-    values = minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B").x
-    return values[:n_classifiers], values[n_classifiers:]
+    start = np.full(n_classifiers, 1 / n_classifiers)
+    bounds = [(0, None)] * n_classifiers
+    found: np.ndarray = minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B").x
+    return found
 
 
 def stack(weighings: Sequence[Weighing], decodings: Mapping[str, Decoding]) -> Decoding:
@@ -168,7 +163,7 @@ def stack(weighings: Sequence[Weighing], decodings: Mapping[str, Decoding]) -> D
             weight / weighing.scales[name] * decodings[name].evidence[test]
             for name, weight in weighing.weights.items()
         ]
-        evidence[test] = np.sum(parts, axis=0) + weighing.offsets
+        evidence[test] = np.sum(parts, axis=0)
     return Decoding(first.folds, first.labels, first.groups, evidence, [])
 
 
