@@ -19,6 +19,7 @@ wildcard_constraints:
     split="train|test",
     decoder="[a-zA-Z0-9]+",
     model="[a-zA-Z0-9]+",
+    tokenizer="[a-zA-Z0-9]+",
     ses="(ses-[a-zA-Z0-9+]+/)?",
     datatype="eeg|meg",
     ents="(_(?!desc-|space-|res-|den-|stat-|seg-|atlas-)[a-z]+-[a-zA-Z0-9+]+)*",
@@ -27,6 +28,7 @@ wildcard_constraints:
 include: "workflows/rules/common.smk"
 include: "workflows/rules/preprocess.smk"
 include: "workflows/rules/connectivity.smk"
+include: "workflows/rules/tokenize.smk"
 include: "workflows/rules/decode.smk"
 include: "workflows/rules/reconstruct.smk"
 include: "workflows/rules/pretrain.smk"

@@ -43,6 +43,7 @@ ROOMS = {
     "reconstruction": "Features to pictures",
     "evaluation": "Scores, chance and audit",
     "pretraining": "Masked models of series",
+    "tokenizers": "Signals to tokens and back",
     "training": "Training of networks",
     "networks": "What networks have in common",
     "signal": "Mathematics of series",

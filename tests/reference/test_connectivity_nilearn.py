@@ -10,7 +10,9 @@ from nilearn.connectome import ConnectivityMeasure
 from sklearn.covariance import EmpiricalCovariance, LedoitWolf
 
 from afterimage.connectivity.registry import CONNECTIVITY
+from afterimage.evaluation import phenotypes
 from afterimage.evaluation.fingerprint import edges, identification, similarity
+from afterimage.io.tables import read_tsv
 from afterimage.signal.correlation import correlation_matrices
 
 KINDS = {
@@ -78,3 +80,30 @@ def test_people_are_found_again_among_37(shared_data: Path) -> None:
     assert backward.value >= 0.838 - 5e-4
     assert forward.p <= 1 / 1001 + 1e-9
     assert abs(forward.chance - 1 / 37) < 0.01
+
+
+@pytest.mark.parametrize("measure", ["sofas", "bprs"])
+def test_outcomes_are_honestly_not_predicted(shared_data: Path, measure: str) -> None:
+    """A published null: a score whose interval leaves chance out would be a leak."""
+    folder = shared_data / "rest-roi"
+    if not folder.is_dir():
+        pytest.skip("rest-roi is not here")
+    rows = [
+        row
+        for row in read_tsv(folder / "outcomes.tsv")
+        if (row["measure"], row["timepoint"]) == (measure, "4")
+    ]
+    names = [row["participant_id"] for row in rows]
+    assert len(names) == {"sofas": 49, "bprs": 45}[measure]
+    matrices = correlation_matrices(
+        (np.load(folder / n / "ses-1" / f"{n}_ses-1_timeseries.npy") for n in names), len(names)
+    )
+    folds = phenotypes.make_folds(np.array(names), n_repeats=3)
+    drawn = phenotypes.permuted_rows(np.array(names), folds.groups, n_permutations=200)
+    truth = np.array([float(row["outcome"]) for row in rows])
+    every = np.concatenate([truth[:, None], truth[drawn].T], axis=1)
+    products = [[phenotypes.gram(edges(matrices))] * 5] * 3
+    guess = phenotypes.cross_validate(products, every, folds)
+    found = phenotypes.score(every, guess, folds, "r", n_bootstraps=500)
+    assert found.ci_low <= found.chance <= found.ci_high
+    assert found.chance_low <= found.value <= found.chance_high

@@ -138,10 +138,11 @@ def test_full_study(tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str
     study = make_study(layout(), 4, 3000, 4.5, seed, tmp_path / "responses.npy")
     everyone = [0, 1, 2, 3]
     oracle = study.oracle()
-    found = study.contrastive(everyone)
-    quarter = study.contrastive(everyone, part=4)
-    alone = np.array([study.contrastive([subject], part=4)[0] for subject in everyone])
-    whole = study.contrastive([0])[0]
+    short: dict[str, Any] = {"n_steps": 20}  # the start is near the best, and more cost hours
+    found = study.contrastive(everyone, **short)
+    quarter = study.contrastive(everyone, part=4, **short)
+    alone = np.array([study.contrastive([one], part=4, **short)[0] for one in everyone])
+    whole = study.contrastive([0], **short)[0]
     ridge = study.ridge(0)
     with capsys.disabled():
         print(f"\nseed {seed}: oracle {oracle}, contrastive {found}, ridge {ridge} of the first")
@@ -149,8 +150,7 @@ def test_full_study(tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str
     assert found[0] >= 2 * ridge
     assert whole >= 2 * ridge
     assert quarter.mean() >= alone.mean()
-    if found.mean() < 0.85 * oracle.mean():  # with seed 0: .646 of .766, .843
-        pytest.xfail(f"{found.mean() / oracle.mean():.3f} of the matched filter, the goal is 0.85")
+    assert found.mean() >= 0.85 * oracle.mean()
 
 
 def whitener(responses: np.ndarray) -> np.ndarray:

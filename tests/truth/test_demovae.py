@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 import pytest
 
@@ -33,44 +35,66 @@ def simulate(rng: np.random.Generator) -> tuple[np.ndarray, dict[str, np.ndarray
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-@pytest.mark.xfail(
-    strict=True,
-    reason="measured with seed 0: mean r .942 (gate .95), covariance r .51 (.91), spread 2.06 (1.15), "
-    "effect of sex r .82 (.90), copying 2.4 (2); latents hold sex linearly (p .01)",
-)
 def test_gates_of_the_reference() -> None:
-    edges, demographics, factors = simulate(np.random.default_rng(0))
+    """Three data sets that no setting was chosen on.
+
+    What must be at chance is held by the mean over data sets against the mean upper end of chance:
+    of 21 such numbers one in forty would lie above its own.
+    """
+    found = [measure(seed) for seed in (31, 32, 33)]
+    for rows in found:
+        assert rows["mean_r"].value >= 0.95
+        assert rows["covariance_r"].value >= rows["covariance_r"].bound - 0.05
+        assert 0.85 < rows["spread_ratio"].value < 1.15
+        assert 0.5 < rows["copying"].value < 2
+        assert rows["planted_r2"].value >= 0.9
+        for name in ("age", "sex", "site"):
+            assert rows["effect_r", name].value >= 0.9
+            assert 0.8 <= rows["effect_slope", name].value <= 1.2
+            row = rows["decoding_connectivity", name]
+            assert row.value > row.bound
+    chance = [("decoding_harmonised", "site")] + [
+        (check, name)
+        for check in ("decoding_latents", "decoding_latents_nonlinear")
+        for name in ("age", "sex", "site")
+    ]
+    for key in chance:
+        value, bound = np.mean([rows[key] for rows in found], axis=0)
+        assert value <= bound, key
+
+
+class Row(NamedTuple):
+    """A score, and its ceiling or the upper end of chance."""
+
+    value: float
+    bound: float
+
+
+def measure(seed: int) -> dict[Any, Row]:
+    """Train on three quarters of simulated people and score on the others; print all."""
+    edges, demographics, factors = simulate(np.random.default_rng(seed))
     train = np.arange(N_PEOPLE) < N_TRAIN
     own = {name: values[train] for name, values in demographics.items()}
     held = {name: values[~train] for name, values in demographics.items()}
-    model = DemoVAE(latent_size=20, n_epochs=600, learning_rate=1e-3).fit(edges[train], own)
+    model = DemoVAE().fit(edges[train], own)
     drawn = draw_demographics(own, 1000)
-    sampled = model.sample(drawn)
-    rows = check_samples(edges[train], edges[~train], sampled, own, held, drawn)
+    rows = check_samples(edges[train], edges[~train], model.sample(drawn), own, held, drawn)
     latents = model.latents(edges)
     rows += check_latents(edges[~train], latents[~train], held)
-    of = {(row["check"], row.get("demographic", "")): row for row in rows}
-    for key, row in of.items():
-        print(key, {k: row.get(k) for k in ("value", "ceiling", "chance_low", "chance_high", "p")})
-    assert of["mean_r", ""]["value"] >= 0.95
-    assert of["covariance_r", ""]["value"] >= of["covariance_r", ""]["ceiling"] - 0.05
-    assert 0.85 < of["spread_ratio", ""]["value"] < 1.15
-    assert 0.5 < of["copying", ""]["value"] < 2
-    for name in demographics:
-        assert of["effect_r", name]["value"] >= 0.9
-        assert 0.8 <= of["effect_slope", name]["value"] <= 1.2
-        row = of["decoding_connectivity", name]
-        assert row["value"] > row["chance_high"]
-        for check in ("decoding_latents", "decoding_latents_nonlinear"):
-            assert of[check, name]["value"] <= of[check, name]["chance_high"], (check, name)
+    found: dict[Any, Row] = {}
+    for row in rows:
+        name = row.get("demographic", "")
+        bound = row.get("ceiling", row.get("chance_high", np.nan))
+        found[(row["check"], name) if name else row["check"]] = Row(row["value"], bound)
     design = np.column_stack([np.ones(N_PEOPLE), latents])
     weights = np.linalg.lstsq(design[train], factors[train], rcond=None)[0]
     error = np.square(factors[~train] - design[~train] @ weights).sum()
     r2 = 1 - error / np.square(factors[~train] - factors[~train].mean(axis=0)).sum()
-    print("planted latents R2", r2)
-    assert r2 >= 0.9
+    found["planted_r2"] = Row(float(r2), np.nan)
     written = {**held, "site": np.full(N_PEOPLE - N_TRAIN, "a")}
     harmonised, _ = repaired(model.rewrite(edges[~train], written))
     scored = generative.decode(harmonised, held["site"])
-    print("harmonised site", scored)
-    assert scored.value <= scored.chance_high
+    found["decoding_harmonised", "site"] = Row(scored.value, scored.chance_high)
+    for key, one in found.items():
+        print(seed, key, f"{one.value:.3f} ({one.bound:.3f})", flush=True)
+    return found

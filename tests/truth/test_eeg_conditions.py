@@ -42,6 +42,7 @@ def documented(name: str) -> Config:
 def trials_of(root: Path, out: Path, subject: str, config: Config) -> Path:
     """Clean and cut the recordings of a subject by the stages that the workflow runs."""
     rows = [row for row in index_dataset(root) if row["subject"] == subject]
+    rows = [row for row in rows if row["events"] != "n/a"]  # rest is not for decoding
     assert rows and all(row["problem"] == "n/a" for row in rows)
     folder = out / f"sub-{subject}"
     cleaned = []

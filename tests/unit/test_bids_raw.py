@@ -266,6 +266,30 @@ def test_a_subject_with_nothing_to_read_says_what_it_has(study: Path) -> None:
     assert found["02"] == "n/a"
 
 
+def test_series_of_xcp_d_stand_for_scans_at_rest(tmp_path: Path) -> None:
+    root = tmp_path / "study"
+    for label in ("01", "02", "03"):
+        run(root, f"sub-{label}_task-rest", None)
+    run(root, "sub-02_task-see")
+    xcp = derivative(root / "derivatives", "xcp_d")
+    for label in ("01", "02"):
+        start = f"sub-{label}/func/sub-{label}_task-rest_space-MNI152NLin2009cAsym_seg-Glasser"
+        touch(
+            xcp,
+            f"{start}_stat-mean_timeseries.tsv",
+            f"sub-{label}/func/sub-{label}_task-rest_desc-confounds_timeseries.tsv",
+            f"sub-{label}/func/sub-{label}_task-rest_outliers.tsv",
+        )
+    rows = index_dataset(root)
+    assert [(row["subject"], row["task"], row["source"]) for row in rows] == [
+        ("01", "rest", "series"), ("02", "rest", "raw"), ("02", "see", "raw"), ("03", "rest", "raw"),
+    ]  # fmt: skip
+    first = rows[0]
+    assert first["series"].startswith("derivatives/xcp_d/sub-01/func/")
+    assert first["confounds"].endswith("_outliers.tsv")
+    assert {row["problem"] for row in rows} == {"n/a"}
+
+
 def test_prepared_and_raw_subjects_side_by_side(study: Path) -> None:
     touch(study, "sub-10/sub-10_responses.npy", "sub-10/sub-10_trials.tsv")
     row = index_dataset(study)[-1]

@@ -25,6 +25,19 @@ def test_nothing_given_is_the_defaults(tmp_path: Path) -> None:
     assert load_config([write(tmp_path / "words.yaml", "# only words\n")]) == Config()
 
 
+def test_presets_are_configurations_of_their_own(tmp_path: Path) -> None:
+    conn, xcp_d = (load_config([Path("presets") / name]) for name in ("conn", "xcp_d"))
+    assert (conn.extract_series.high_pass_hz, conn.extract_series.low_pass_hz) == (0.008, 0.09)
+    assert conn.extract_series.n_compcor == 10
+    assert xcp_d.clean_bold.fd_threshold_mm == 0.3
+    own = write(tmp_path / "own.yaml", "extract_series: {low_pass_hz: null}\n")
+    both = load_config([Path("presets/xcp_d"), own])
+    assert both.extract_series.low_pass_hz is None
+    assert both.extract_series.confounds == xcp_d.extract_series.confounds
+    with pytest.raises(ConfigError, match="conn, xcp_d"):
+        load_config([Path("presets/fsl")])
+
+
 def test_later_files_win_key_by_key(tmp_path: Path) -> None:
     first = write(tmp_path / "a.yaml", "evaluate: {n_bootstraps: 300, n_clusters: 5}\n")
     second = write(tmp_path / "b.yaml", "evaluate: {n_bootstraps: 400}\n")

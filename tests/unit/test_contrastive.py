@@ -68,9 +68,16 @@ def brain_module(n_subjects: int = 1) -> tuple[Any, Any]:
 def test_loss_is_that_of_its_definition_and_excludes_duplicates() -> None:
     import torch
 
-    from afterimage.training.contrastive import image_to_brain_loss
+    from afterimage.training.contrastive import BrainToImage, image_to_brain_loss
 
     rng = np.random.default_rng(0)
+    model = BrainToImage(brain_module()[0], 20, 5, 0.75)
+
+    def loss(brain: np.ndarray, images: np.ndarray) -> float:
+        one = torch.zeros(len(brain), dtype=torch.long)
+        logits = model.similarity(torch.from_numpy(brain), torch.from_numpy(images), one)
+        return float(image_to_brain_loss(logits, torch.from_numpy(stimulus)))
+
     brain, images = rng.normal(size=(2, 6, 5))
     images[3] = images[1]
     stimulus = np.array([0, 1, 2, 1, 4, 5])
@@ -79,13 +86,47 @@ def test_loss_is_that_of_its_definition_and_excludes_duplicates() -> None:
     for row in range(6):
         others = [c for c in range(6) if c == row or stimulus[c] != stimulus[row]]
         expected.append(np.log(np.exp(logits[row, others]).sum()) - logits[row, row])
-    found = image_to_brain_loss(*map(torch.from_numpy, (brain, images, stimulus)))
-    assert float(found) == pytest.approx(np.mean(expected), rel=1e-5)
+    found = loss(brain, images)
+    assert found == pytest.approx(np.mean(expected), rel=1e-5)
     # image features are normalised, brain features are not
-    longer = image_to_brain_loss(*map(torch.from_numpy, (brain, 7 * images, stimulus)))
-    assert float(longer) == pytest.approx(float(found), rel=1e-5)
-    surer = image_to_brain_loss(*map(torch.from_numpy, (7 * brain, images, stimulus)))
-    assert abs(float(surer) - float(found)) > 0.1
+    assert loss(brain, 7 * images) == pytest.approx(found, rel=1e-5)
+    assert abs(loss(7 * brain, images) - found) > 0.1
+
+
+def test_start_scores_by_the_likelihood_of_its_model() -> None:
+    """Of each subject's own: what its filters pass of the response to an image differs."""
+    import torch
+
+    from afterimage.decoding.low_rank import Factors
+    from afterimage.decoding.network_start import _begin
+    from afterimage.networks.brain_module import BrainModule
+    from afterimage.training.contrastive import BrainToImage, compare
+
+    rng = np.random.default_rng(0)
+    layout = Layout(80, 1, np.zeros(1), helmet(80), np.full(80, "mag"))
+    places, groups = sensor_places(layout)
+    network = BrainModule(
+        torch.from_numpy(groups), torch.from_numpy(places), 20, 2, n_virtual=270, n_hidden=6,
+        n_blocks=1, kernel=3, n_cosines=8, dropout=0.0, dropout_radius=0.0,
+    )  # fmt: skip
+    model = BrainToImage(network, 10, 10, 0.75, 2).eval()
+    tuning, time = (np.linalg.qr(rng.normal(size=(n, 4)))[0] for n in (10, 8))
+    factors = Factors(rng.normal(size=(2, 80, 4)) / 4, tuning, time)
+    state = {"components": np.eye(10), "component_scale": np.full(10, 2.0)}
+    _begin(model, factors, np.array([30, 10]), state, places)
+    images, subject = rng.normal(size=(7, 10)).astype(np.float32), np.array([0, 1, 1, 0, 1])
+    signals = rng.normal(size=(5, 80, 20)).astype(np.float32)
+    with torch.no_grad():
+        filtered = network(*map(torch.from_numpy, (signals, subject, places)))
+        found = compare(model, model.contrastive(filtered).numpy(), images, subject)
+    cosines = network.cosines.numpy()
+    course = factors.time.T @ cosines
+    for row, number in enumerate(subject):
+        expected = np.einsum("ge,er,ur,rt->gut", images / 2, tuning, factors.space[number], course)
+        likelihood = -0.5 * ((signals[row] - expected) ** 2).sum((1, 2))
+        assert np.corrcoef(likelihood, found[row])[0, 1] > 0.999
+        slope, _ = np.polyfit(likelihood, found[row], 1)
+        assert slope == pytest.approx(1, abs=0.03)
 
 
 def test_sensors_in_another_order_with_their_positions_change_nothing() -> None:
@@ -202,7 +243,8 @@ def test_average_that_scores_best_is_kept_and_patience_ends_the_run() -> None:
         LoopSettings(n_steps=500, batch_size=1, ema_decay=0.9), random_state=0,
         early_stopping=stopping,
     )  # fmt: skip
-    assert len(losses) == 5 * (best_at + 4)
+    assert len(losses) == 5 * (best_at - 1 + 4)
+    assert seen[0] == 0  # what it begins with
     assert float(model.weight.detach()) == pytest.approx(seen[best_at - 1])
     assert seen == sorted(seen)
 

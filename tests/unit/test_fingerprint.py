@@ -11,9 +11,9 @@ from afterimage.evaluation.fingerprint import (
     edges,
     identification,
     similarity,
-    wilson_interval,
     within_and_between,
 )
+from afterimage.evaluation.statistics import wilson_interval
 
 
 def make_people(n: int, own: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -80,6 +80,13 @@ def test_columns_by_strategy() -> None:
     assert both == ["csf", "white_matter", "global_signal", "trans_x_derivative1"]
     squares = select_columns(FMRIPREP, ["motion_squares"])
     assert squares == ["trans_x_power2", "trans_x_derivative1_power2"]
+    # The 36 regressors of Satterthwaite 2013: nine signals, their derivatives, squares of both.
+    signals = [*PARAMETERS, "csf", "white_matter", "global_signal"]
+    endings = ("", "_derivative1", "_power2", "_derivative1_power2")
+    groups = ["motion", "motion_derivatives", "motion_squares", "wm_csf", "global_signal",
+              "signal_derivatives", "signal_squares"]  # fmt: skip
+    table = [f"{name}{ending}" for name in signals for ending in endings]
+    assert select_columns([*FMRIPREP[3:9], *table], groups) == table
     with pytest.raises(ConfigError, match="unknown confounds strategy"):
         select_columns(FMRIPREP, ["aroma"])
 

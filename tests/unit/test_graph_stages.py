@@ -14,7 +14,12 @@ from afterimage.io.arrays import open_dataset
 from afterimage.io.series import write_series
 from afterimage.io.tables import read_tsv, write_tsv
 from afterimage.preprocess.fmri.masks import voxel_coordinates
+from afterimage.reports.assemble import assemble_group
+from afterimage.reports.factors import factored_view
+from afterimage.reports.figures.factors import factor_panels
+from afterimage.reports.model import GroupReport
 from afterimage.stages import connect, factor_connectome, map_graphs, measure_graphs
+from afterimage.stages.report_factors import read_factors
 from afterimage.stages.series_files import write_recording
 
 
@@ -45,6 +50,7 @@ def test_regions_have_one_row_a_density(tmp_path: Path) -> None:
     measure_graphs.run(measure_graphs.Inputs(made), outputs, config)
     rows = read_tsv(outputs.table)
     assert [row["roi"] for row in rows] == 2 * [f"R{i}" for i in range(12)]
+    assert {(row["session"], row["n_sessions"]) for row in rows} == {("n/a", "1")}
     first = rows[:12]
     assert sum(int(row["degree"]) for row in first) == 2 * round(0.27 * 66)
     modules = [row["module"] for row in first]
@@ -150,6 +156,8 @@ def test_people_who_share_their_times_share_factors(tmp_path: Path) -> None:
         assert dataset["unit_factor"].shape == (16, 2)
         assert dataset["person_factor"].shape == (4, 2)
         assert dataset.attrs["match_score"] > 0.9
+        assert dataset["leave_one_out"].values.min() > 0.8
+        assert dataset["effective_people"].values.min() > 3
         assert "Leiden" in dataset.attrs["notes"]
     rows = [row for row in read_tsv(outputs.table) if row["graph"] == "all"]
     found = [row["community"] for row in rows]
@@ -157,5 +165,17 @@ def test_people_who_share_their_times_share_factors(tmp_path: Path) -> None:
         (found[i] == found[j]) == (truth[i] == truth[j]) for i in range(16) for j in range(16)
     )
     assert all("fallback" in row["method"] for row in rows)
+    (part,) = read_factors(tmp_path)
+    view = factored_view([part])
+    assert view is not None
+    finding = view["parts"][0]["finding"]
+    assert finding.detail.startswith("2 components explain")
+    assert [row[2].text for row in view["parts"][0]["components"].rows] == ["8", "8"]
+    assert view["parts"][0]["blocks"].rows[0][0].text == "all times"
+    report = GroupReport(subjects=(), factored=[part])
+    assert len(factor_panels(report)) == 4
+    page = assemble_group(report)
+    assert 'id="group_factors"' in page
+    assert "Fitted without one person" in page
     with pytest.raises(InputError, match="too few people"):
         factor_connectome.run(factor_connectome.Inputs(tuple(files[:2])), outputs, config)

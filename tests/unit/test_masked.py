@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from afterimage.networks.graph import DenseGIN, GraphNetwork
-from afterimage.networks.masked_series import PatchNetwork, StateNetwork
+from afterimage.networks.masked_series import PatchNetwork, ScanNetwork, StateNetwork
 from afterimage.networks.static_graph import StaticGraphAttention, StaticGraphBlock
 from afterimage.networks.transformer import Encoder, EncoderBlock, rotary_angles, rotate
 from afterimage.training.loop import LoopSettings, train
@@ -49,6 +49,15 @@ def test_segments_blocks_and_tubes_have_their_form() -> None:
     tube = drawn("tube", 0.4, 0.4, (30, 32, 10))
     assert (tube == tube[:, :1]).all()
     assert (tube[:, 0].sum(1) == 4).all()
+
+
+def test_rectangles_tile_the_grid_and_differ_between_examples() -> None:
+    settings = MaskSettings(kind="rectangles", low=0.6, high=0.6, rectangle=(2, 3))
+    hidden = draw_mask(settings, (30, 9, 8), generator()).numpy()  # 5 by 3 tiles, smaller at ends
+    tiles = hidden[:, ::2, ::3]
+    assert (tiles.sum((1, 2)) == 9).all()
+    assert (tiles.repeat(2, 1).repeat(3, 2)[:, :9, :8] == hidden).all()
+    assert (hidden[0] != hidden[1]).any()
 
 
 def test_both_hides_whole_segments_and_regions_of_the_others() -> None:
@@ -186,6 +195,12 @@ def networks() -> dict[str, tuple[torch.nn.Module, torch.Tensor]]:
         "parcel patches": (PatchNetwork(8, 6, regions_per_patch=2, **sizes), series),
         "static": (StateNetwork(8, 6, adaptive=False, **sizes), series),
         "adaptive": (StateNetwork(8, 6, adaptive=True, **sizes), series),
+        "scan": (
+            ScanNetwork(
+                8, 6, n_features=16, n_layers=2, n_states=4, expand=2, bidirectional=True,
+                channels_per_patch=2,
+            ), series,
+        ),
         "graphs": (
             GraphNetwork(8, 2, n_features=16, n_layers=2, temporal_weight=0.5), graphs,
         ),

@@ -139,6 +139,22 @@ def test_names_of_runs_agree(raw: mne.io.BaseRaw) -> None:
         agree_on_channels(raw.copy(), "meg", [], "sub-01")
 
 
+def test_magnetic_sensors_have_orientations_and_electrodes_none(raw: mne.io.BaseRaw) -> None:
+    assert not describe_units(raw).orientations.any()
+    names = ["M1", "G1", "G2"]
+    info = mne.create_info(names, 250.0, ["mag", "grad", "grad"])
+    for channel, along in zip(info["chs"], np.eye(3)[[0, 0, 1]], strict=True):
+        # x, y and z of a coil at (0, 0, 0.1) m; the second gradiometer is turned by 90 degrees.
+        other = np.cross([0, 0, 1], along)
+        channel["loc"][:] = np.concatenate([[0, 0, 0.1], along, other, [0, 0, 1]])
+    turn = np.eye(4)
+    turn[:3, :3] = [[0, -1, 0], [1, 0, 0], [0, 0, 1]]
+    info["dev_head_t"] = mne.transforms.Transform("meg", "head", turn)
+    units = describe_units(mne.io.RawArray(np.zeros((3, 10)), info, verbose="error"))
+    expected = [[0, 0, 1], [0, 1, 0], [-1, 0, 0]]  # what it measures along, turned to the head
+    np.testing.assert_allclose(units.orientations, expected, atol=1e-6)
+
+
 def test_positions_come_from_a_template_only_where_unknown(raw: mne.io.BaseRaw) -> None:
     places = describe_units(raw).positions
     assert set_positions(raw, None, "sub-01") == []

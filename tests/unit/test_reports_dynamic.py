@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from afterimage.reports.dynamic import Dynamic, dynamic_finding, dynamic_table, quantity_name
+from afterimage.reports.dynamic import (
+    Dynamic,
+    dynamic_finding,
+    dynamic_table,
+    dynamic_view,
+    quantity_name,
+)
 from afterimage.reports.figures.dynamic import dynamic_panels, state_shares
 from afterimage.reports.figures.style import LIGHT
 
@@ -13,8 +21,10 @@ NAN = float("nan")
 
 
 def row(quantity: str, value: float, p: float, state: float = NAN) -> dict:
+    analysis = "windows" if quantity == "variance" else "window_states"
     return {
-        "recording": "ses-1", "quantity": quantity, "state": state, "value": value, "p": p,
+        "analysis": analysis, "recording": "ses-1", "quantity": quantity, "state": state,
+        "value": value, "p": p,
         "chance": 1.0, "chance_low": 0.8, "chance_high": 1.2,
     }  # fmt: skip
 
@@ -54,8 +64,16 @@ def test_every_quantity_has_its_row_and_its_name() -> None:
     assert [cells[0].text for cells in table.rows] == [
         "variance of windowed connectivity", "share of the time, state 1",
     ]  # fmt: skip
-    assert table.rows[0][4].text == "0.8 to 1.2"
-    assert table.notes == ("one run was left out",)
+    assert table.rows[0][5].text == "0.8 to 1.2"
+    assert [cells[1].text for cells in table.rows] == ["windows", "states of windows"]
+    alone = example(0.01)
+    rows = [*alone.rows, row("explained_by_2", 0.1, 0.9), row("n_states", 1.0, NAN)]
+    assert [cells[1].text for cells in dynamic_table(replace(alone, rows=rows)).rows] == [
+        "windows", "two states, made to compare", "states of windows",
+    ]  # fmt: skip
+    view = dynamic_view([alone])
+    assert view is not None
+    assert view["parts"][0]["notes"] == ["one run was left out"]
     assert quantity_name("explained_by_3") == "variance between 3 states"
     assert "2 hidden states" in quantity_name("held_out_gain_of_2")
 

@@ -265,7 +265,8 @@ def write_quality(path: Path, cap: Sensors, run: Any) -> None:
     """Write a run as the stage that cleans it does."""
     from afterimage.preprocess.meeg.quality import Found, Units, quality_dataset
 
-    units = Units(np.array(cap.names), np.array(cap.kinds), cap.positions.astype(np.float32))
+    places = cap.positions.astype(np.float32)
+    units = Units(np.array(cap.names), np.array(cap.kinds), places, np.zeros_like(places))
     found = Found(
         run.psd_before, run.psd_after, run.frequency_hz, np.ones(64), np.ones(64),
         dict(run.bad_channels), dict(run.repaired), {},

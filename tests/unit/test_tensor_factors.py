@@ -9,9 +9,11 @@ from sklearn.metrics import adjusted_rand_score
 from afterimage.connectivity.tensor_factors import (
     affinity_tensor,
     communities,
+    effective_people,
     factor_match_score,
     fit_factors,
     held_out_errors,
+    leave_one_out_scores,
 )
 from afterimage.errors import InputError
 
@@ -91,3 +93,24 @@ def test_bad_input_is_named() -> None:
     for bad in (np.zeros((3, 3, 2)), -np.ones((3, 3, 2)), np.full((3, 3, 2), np.nan)):
         with pytest.raises(InputError, match="cannot be factored"):
             fit_factors(bad, 2)
+
+
+def test_a_component_of_one_person_goes_with_that_person() -> None:
+    rng = np.random.default_rng(0)
+    people = rng.uniform(0.8, 1.2, (5, 2))
+    people[:, 1] = 0.0
+    people[3, 1] = 1.5  # the second component is one person's
+    units = np.eye(2)[np.arange(16) % 2] * rng.uniform(0.5, 1.5, (16, 2))
+    times = np.stack([np.linspace(0, 1, 20), np.linspace(1, 0, 20) ** 2], axis=1)
+    tensor = np.einsum("ir,jr,tr,pr->ijtp", units, units, times, people)
+    tensor += 0.02 * tensor.std() * rng.random(tensor.shape)
+    factors = fit_factors(tensor, 2, n_starts=5)
+    own = int((factors.factors[3][3] / factors.factors[3].sum(axis=0)).argmax())
+    effective = effective_people(factors)
+    assert effective[own] < 1.2
+    assert effective[1 - own] > 4.5
+    scores = leave_one_out_scores(tensor, factors, n_starts=5)
+    assert scores.shape == (5, 2)
+    assert (scores[:, 1 - own] > 0.9).all()
+    assert (np.delete(scores[:, own], 3) > 0.9).all()
+    assert scores[3, own] < 0.8

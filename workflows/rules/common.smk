@@ -219,6 +219,11 @@ def measured_graphs(subject):
     return found
 
 
+def graphs_of_people(ending):
+    """Return the tables of regions (graphs.tsv) of everybody, or the maps of voxels (graphs.nc)."""
+    return [file for s in SERIES for file in measured_graphs(s) if file.endswith(ending)]
+
+
 def factored():
     """Return the tables of factors over people, where enabled."""
     if not SETTINGS.factor_connectome.enabled or not config.get("group", True):
@@ -356,6 +361,32 @@ def pretraining_tables():
     return collect(pattern, seg=segs, model=SETTINGS.pretrain_series.models, ending=endings)
 
 
+def one_tokenizer(wildcards):
+    """Return only the tokenizer of this job, so that editing another one does not rerun it."""
+    section = SETTINGS.section("train_tokenizer")["tokenizers"]
+    return {wildcards.tokenizer: section[wildcards.tokenizer]}
+
+
+def recorded_runs(subject, suffix):
+    """Return that output of cleaning for all EEG or MEG runs of the subject, in order."""
+    return [f"{output_stem(row)}_desc-clean_{suffix}" for row in UNITS[subject]]
+
+
+def tokenizer_cards():
+    """Return the card of every tokenizer, where they are asked for."""
+    if not (SETTINGS.train_tokenizer.enabled and RECORDED and config.get("group", True)):
+        return []
+    pattern = "group/tokenizers/desc-{t}_card.tsv"
+    return collect(pattern, t=SETTINGS.train_tokenizer.tokenizers)
+
+
+def tokenized():
+    """Return the tokens of every subject, where they are asked for."""
+    pattern = "sub-{s}/tokens/sub-{s}_desc-{t}_tokens.npz"
+    names = SETTINGS.train_tokenizer.tokenizers if tokenizer_cards() else []
+    return collect(pattern, s=RECORDED, t=names)
+
+
 def stage_command(stage):
     """Return the shell command of a stage, from the inputs and outputs it declares."""
     interface = stage_interface(stage)
@@ -422,7 +453,7 @@ def targets(until):
     if "evaluate" in wanted and COMPARED:
         files.add("group/subjects.tsv")
     if "evaluate" in wanted and config.get("group", True):
-        files |= set(pretraining_tables())
+        files |= {*pretraining_tables(), *tokenizer_cards(), *tokenized()}
     group = until == "report" and SUBJECTS and config.get("group", True)
     return [*sorted(files), "group.html"] if group else sorted(files)
 

@@ -90,6 +90,7 @@ rule map_graphs:
     input:
         series=lambda wildcards: graph_runs(wildcards.subject, "clean_series.nc"),
         confounds=lambda wildcards: graph_runs(wildcards.subject, "confounds_timeseries.tsv"),
+        bold=scan_files("bold"),
     output:
         graphs="sub-{subject}/connectivity/sub-{subject}_graphs.nc",
     log:

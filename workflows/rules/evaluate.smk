@@ -72,6 +72,8 @@ rule predict_phenotypes:
             for rows in list(SERIES[s].values())[:1]
             for row in rows
         ],
+        graphs=graphs_of_people("graphs.tsv"),
+        maps=graphs_of_people("graphs.nc"),
     output:
         scores="group/phenotypes.tsv",
     log:

@@ -30,12 +30,14 @@ rule report_group:
         subjects=["group/subjects.tsv"] if COMPARED else [],
         connectivity="group/connectivity.tsv" if SERIES else [],
         pretraining=pretraining_tables(),
+        tokenizers=tokenizer_cards(),
         phenotypes=(
             "group/phenotypes.tsv" if SERIES and SETTINGS.predict_phenotypes.targets else []
         ),
         generative=(
             "group/generative.tsv" if SERIES and SETTINGS.generate_connectivity.enabled else []
         ),
+        factors=factored(),
     output:
         report=report("group.html", caption="../report/group.rst", category="Group"),
         metrics="group/metrics.tsv",

@@ -74,6 +74,11 @@ def is_fmriprep(folder: str) -> bool:
     return not described and path.name.startswith("fmriprep")
 
 
+def is_xcp_d(folder: str) -> bool:
+    """Whether a dataset says that xcp_d made it: series of regions, from output of fMRIPrep."""
+    return any("xcp" in name for name in _generators(folder))
+
+
 def find_derivatives(roots: Sequence[str], given: Sequence[Path]) -> list[Derivative]:
     """List derivative datasets: those given first, then those in ``derivatives/`` of the roots.
 

@@ -11,6 +11,7 @@ from afterimage.bids.derivatives import (
     absolute,
     find_derivatives,
     is_fmriprep,
+    is_xcp_d,
     linked_raw_dataset,
 )
 from afterimage.bids.entities import natural_key
@@ -56,7 +57,8 @@ def index_dataset(
         The dataset: raw BIDS, output of fMRIPrep whose description names the raw dataset, or
         prepared responses with ``stimuli.tsv``, or prepared series (also output of xcp_d).
         Subjects may differ in which they have; one who has prepared responses is read from these,
-        one who has raw scans from these before series.
+        one who has raw scans from these before series; but where no run of a subject has events,
+        from the series that xcp_d left among the derivatives.
     derivatives : sequence of Path
         Derivative datasets, or folders of such, besides those in ``derivatives/``: fMRIPrep
         output, brain masks, regions of interest. They come first where several have the same.
@@ -110,6 +112,12 @@ def index_dataset(
             "stimulus_id, file and optionally split, and sub-*/sub-*_responses.npy",
             fix="see 'Your own data' in the documentation for the ways in",
         )
+    _check_asked_for(scans, bids_dir)
+    return rows
+
+
+def _check_asked_for(scans: Scans, bids_dir: Path) -> None:
+    """Raise where no subject has a task or session that was asked for."""
     for entity, wanted in (("task", scans.tasks), ("ses", scans.sessions)):
         if unknown := sorted(wanted - scans.seen[entity]):
             raise InputError(
@@ -119,7 +127,6 @@ def index_dataset(
                 expected=", ".join(sorted(scans.seen[entity] - {""}, key=natural_key)) or "none",
                 fix="check the names of tasks and sessions asked for",
             )
-    return rows
 
 
 def _name_missing_events(rows: list[Row], told: set[str]) -> None:
@@ -163,7 +170,12 @@ def _subject_rows(bids_dir: Path, name: str, scans: Scans, table: list[Row] | No
     prepared = _prepared_row(bids_dir, name)
     if prepared["responses"] == prepared["trials"] == "n/a":
         rows = scan_rows(scans, label)
-        if any(row["bold"] != "n/a" or row["recording"] != "n/a" for row in rows):
+        if any(row["recording"] != "n/a" or row["events"] != "n/a" for row in rows):
+            return rows  # trials need the scans
+        for made in scans.derivatives:
+            if is_xcp_d(made.path) and (found := series_rows(scans, label, made.path)):
+                return found
+        if any(row["bold"] != "n/a" for row in rows):
             return rows
         return series_rows(scans, label) or rows
     return [_checked(prepared, bids_dir, name, table)]

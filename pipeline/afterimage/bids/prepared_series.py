@@ -22,7 +22,7 @@ _DATATYPES = frozenset({"func", "eeg", "meg"})
 _NO_SERIES = frozenset({"confounds", "motion"})
 
 
-def series_rows(scans: Scans, label: str) -> list[Row]:
+def series_rows(scans: Scans, label: str, folder: str | None = None) -> list[Row]:
     """Return one row for each file of series of a subject, by session, task, run and regions.
 
     Parameters
@@ -31,6 +31,8 @@ def series_rows(scans: Scans, label: str) -> list[Row]:
         The dataset.
     label : str
         Label of the subject, without ``sub-``.
+    folder : str, optional
+        Derivative dataset to look in; default: the dataset itself.
 
     Returns
     -------
@@ -39,7 +41,8 @@ def series_rows(scans: Scans, label: str) -> list[Row]:
         xcp_d; empty where the subject has no series.
     """
     rows: list[Row] = []
-    _look(scans, label, f"{scans.raw}/sub-{label}", [folder_files(scans.raw)], rows)
+    root = folder or scans.raw
+    _look(scans, label, f"{root}/sub-{label}", [folder_files(root)], rows)
     rows.sort(key=lambda r: [natural_key(r[k]) for k in ("session", "task", "run", "series")])
     met: dict[tuple[str, ...], str] = {}
     for row in rows:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from afterimage.config.schema import NAMED_ENTRIES, Config
 from afterimage.errors import ConfigError
 from afterimage.io.tables import read_text
+from afterimage.resources import resource_root
 
 
 def load_config(files: Sequence[Path] = (), values: Mapping[str, Any] | None = None) -> Config:
@@ -22,7 +23,8 @@ def load_config(files: Sequence[Path] = (), values: Mapping[str, Any] | None = N
     Parameters
     ----------
     files : sequence of Path
-        Later files win, key by key.
+        Later files win, key by key. ``presets/<name>`` is a file that this project ships, where
+        there is no file of that path.
     values : dict, optional
         Plain values laid over all files.
 
@@ -40,10 +42,17 @@ def load_config(files: Sequence[Path] = (), values: Mapping[str, Any] | None = N
 
 def read_yaml(file: Path) -> dict[str, Any]:
     """Read one YAML file that holds a mapping."""
+    shipped = resource_root() / "workflows" / f"{file}.yaml"
+    if not file.is_file() and file.parts[:-1] == ("presets",) and shipped.is_file():
+        file = shipped
     if not file.is_file():
-        raise ConfigError(
-            "a configuration file is missing", where=str(file), fix="check the path after --config"
+        names = sorted(
+            path.stem for path in (resource_root() / "workflows/presets").glob("*.yaml")
         )
+        raise ConfigError(
+            "a configuration file is missing", where=str(file),
+            fix=f"check the path after --config; presets are {', '.join(names)} (presets/<name>)",
+        )  # fmt: skip
     try:
         value = yaml.safe_load(read_text(file))
     except yaml.YAMLError as error:

@@ -10,8 +10,9 @@ from afterimage.decoding.conditions.registry import CLASSIFIERS
 from afterimage.decoding.registry import DECODERS
 from afterimage.features.registry import ENCODERS
 from afterimage.preprocess.fmri.registry import ESTIMATORS
-from afterimage.pretraining.registry import MASKED_MODELS
+from afterimage.pretraining.registry import MASKED_MODELS, TOKEN_MODELS
 from afterimage.reconstruction.registry import RECONSTRUCTIONS
+from afterimage.tokenizers.registry import TOKENIZERS
 
 
 def list_methods() -> list[dict[str, Any]]:
@@ -25,8 +26,8 @@ def list_methods() -> list[dict[str, Any]]:
     """
     methods = []
     for registry in (
-        *(ESTIMATORS, CONNECTIVITY, CLASSIFIERS, MASKED_MODELS),
-        *(ENCODERS, DECODERS, RECONSTRUCTIONS),
+        *(ESTIMATORS, CONNECTIVITY, CLASSIFIERS, MASKED_MODELS, TOKENIZERS),
+        *(TOKEN_MODELS, ENCODERS, DECODERS, RECONSTRUCTIONS),
     ):
         for name in registry.names():
             module = sys.modules[registry.get(name).__module__]

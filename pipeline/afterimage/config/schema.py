@@ -35,8 +35,10 @@ from afterimage.stages.reconstruct import Config as Reconstruct
 from afterimage.stages.reference_bold import Config as ReferenceBold
 from afterimage.stages.report_group import Config as ReportGroup
 from afterimage.stages.report_subject import Config as ReportSubject
+from afterimage.stages.tokenize import Config as Tokenize
 from afterimage.stages.train_decoder import Config as TrainDecoder
 from afterimage.stages.train_generator import Config as TrainGenerator
+from afterimage.stages.train_tokenizer import Config as TrainTokenizer
 
 #: Sections that hold entries under names the user chooses: (section, key).
 NAMED_ENTRIES = (
@@ -47,6 +49,7 @@ NAMED_ENTRIES = (
     ("decode_conditions", "classifiers"),
     ("evaluate_subjects", "decoders"),
     ("pretrain_series", "models"),
+    ("train_tokenizer", "tokenizers"),
 )
 
 
@@ -68,6 +71,8 @@ class Config(Settings):
     fit_responses: FitResponses = FitResponses()
     clean_meeg: CleanMeeg = CleanMeeg()
     epoch_meeg: EpochMeeg = EpochMeeg()
+    train_tokenizer: TrainTokenizer = TrainTokenizer()
+    tokenize: Tokenize = Tokenize()
     prepare_responses: PrepareResponses = PrepareResponses()
     connect_dynamic: ConnectDynamic = ConnectDynamic()
     couple_states: CoupleStates = CoupleStates()
@@ -106,6 +111,17 @@ class Config(Settings):
                 raise ValueError(
                     f"the model name {name!r} must be letters and digits only (it becomes part of "
                     "file names)"
+                )
+        return section
+
+    @field_validator("train_tokenizer")
+    @classmethod
+    def _tokenizer_names(cls, section: TrainTokenizer) -> TrainTokenizer:
+        for name in section.tokenizers:
+            if not name.isalnum() or not name.isascii():
+                raise ValueError(
+                    f"the tokenizer name {name!r} must be letters and digits only (it becomes part "
+                    "of file names)"
                 )
         return section
 

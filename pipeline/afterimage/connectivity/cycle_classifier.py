@@ -10,6 +10,7 @@ Covariances of the discriminants are shrunk (Ledoit and Wolf 2004), as there are
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,17 +37,16 @@ def cycle_classifier(
     Returns
     -------
     sklearn.pipeline.Pipeline
-        Takes maps, (n_subjects, n_voxels), and labels, (n_subjects,).
+        Takes maps whose voxels all vary, (n_subjects, n_voxels), and labels, (n_subjects,).
     """
     from sklearn.decomposition import PCA
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-    from sklearn.feature_selection import SelectPercentile, VarianceThreshold, f_classif
+    from sklearn.feature_selection import SelectPercentile, f_classif
     from sklearn.pipeline import Pipeline
     from sklearn.preprocessing import StandardScaler
 
     return Pipeline(
         [
-            ("varying", VarianceThreshold()),
             ("mask", SelectPercentile(f_classif, percentile=mask_percent)),
             ("scale", StandardScaler()),
             ("pca", PCA(n_components, random_state=random_state)),
@@ -58,45 +58,46 @@ def cycle_classifier(
 def out_of_fold(
     maps: np.ndarray,
     labels: np.ndarray,
+    folds: Sequence[tuple[np.ndarray, np.ndarray]],
     *,
-    groups: np.ndarray | None = None,
-    n_folds: int = 5,
+    n_classes: int | None = None,
     mask_percent: float = 10.0,
     n_components: int = 10,
     random_state: int = 0,
 ) -> np.ndarray:
-    """Predict every subject by a classifier, and a mask, that the others were used for alone.
+    """Predict subjects by a classifier, and a mask, that the others were used for alone.
 
     Parameters
     ----------
     maps : array of shape (n_subjects, n_voxels)
         Finite numbers.
-    labels : array of shape (n_subjects,)
-    groups : array of shape (n_subjects,), optional
-        Family or site: what shares a group is never on both sides.
-    n_folds : int
+    labels : array of int, shape (n_subjects, n_labels)
+        Classes from 0 on; one column the labels as they are, or permuted.
+    folds : sequence of (train, test)
+        Rows, by index or as masks; what shares a family or site is on one side.
+    n_classes : int, optional
     mask_percent, n_components, random_state
         As for `cycle_classifier`; fewer components where there are fewer training subjects.
 
     Returns
     -------
-    array of shape (n_subjects,)
-        Predicted labels.
+    array of shape (n_subjects, n_labels, n_classes), float64
+        Probability of each class over its share of the training subjects, so that the largest one
+        is right for rare classes too; NaN for subjects in no test fold.
 
     Raises
     ------
     InputError
-        If a value is not finite, maps do not vary, or a class has fewer members than folds.
+        If a value is not finite, maps do not vary, or there is one class.
     """
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+    from sklearn import config_context
 
     values = np.asarray(maps, dtype=np.float64)
-    classes, counts = np.unique(labels, return_counts=True)
-    if len(classes) < 2 or counts.min() < n_folds:
+    n_classes = n_classes or int(labels.max()) + 1
+    if len(np.unique(labels)) < 2:
         raise InputError(
-            "too few subjects to tell groups apart",
-            found=", ".join(f"{n} of {c}" for c, n in zip(classes, counts, strict=True)),
-            expected=f"two groups of {n_folds} or more", fix="use fewer folds, or more subjects",
+            "there are no groups to tell apart", found="one class", expected="two or more",
+            fix="see the labels",
         )  # fmt: skip
     if not np.isfinite(values).all():
         raise InputError(
@@ -109,19 +110,27 @@ def out_of_fold(
             "maps are the same in all subjects", found=f"{len(values)} subjects",
             expected="values that differ", fix="see how the maps were made",
         )  # fmt: skip
-    if groups is None:
-        folds = StratifiedKFold(n_folds, shuffle=True, random_state=random_state)
-        splits = folds.split(values, labels)
-    else:
-        grouped = StratifiedGroupKFold(n_folds, shuffle=True, random_state=random_state)
-        splits = grouped.split(values, labels, groups)
-    predicted = np.empty_like(labels)
-    for train, test in splits:
-        n_varying = int((np.ptp(values[train], axis=0) > 0).sum())
-        n_inside = max(1, int(n_varying * mask_percent / 100))
+    outputs = np.full((*labels.shape, n_classes), np.nan)
+    for train, test in folds:
+        fitted, held = values[train], values[test]
+        varying = np.ptp(fitted, axis=0) > 0
+        fitted, held = fitted[:, varying], held[:, varying]
         model = cycle_classifier(
             mask_percent=mask_percent, random_state=random_state,
-            n_components=min(n_components, n_inside, len(train) - 1),
+            n_components=min(
+                n_components, len(fitted) - 1, max(1, int(fitted.shape[1] * mask_percent / 100))
+            ),
         )  # fmt: skip
-        predicted[test] = model.fit(values[train], labels[train]).predict(values[test])
-    return predicted
+        for column in range(labels.shape[1]):
+            known = labels[train, column]
+            share = np.bincount(known, minlength=n_classes) / len(known)
+            part = np.zeros((len(held), n_classes))
+            if (share > 0).sum() > 1 and fitted.shape[1]:
+                # Values are checked above; checks anew in every fit take most of the time.
+                with config_context(assume_finite=True, skip_parameter_validation=True):
+                    model.fit(fitted, known)
+                    part[:, model.classes_] = model.predict_proba(held)
+            else:
+                part[:, known[0]] = 1.0
+            outputs[test, column] = part / np.where(share > 0, share, 1.0)
+    return outputs

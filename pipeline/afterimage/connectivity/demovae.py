@@ -1,10 +1,14 @@
 """DemoVAE: connectivity sampled by demographics (Orlichenko et al. 2024, arXiv:2405.07977), by demovae.
 
-The network and its training are those of the authors' package. What differs: numbers among the
-demographics are standardised (its decoder does not centre them), all training people are one batch up
-to 1,000 (its covariance loss is a moment of the batch), and matrices that are not positive definite
-are repaired and counted. Latents are free of demographics linearly and on the training people only:
-see `evaluation/generative.py` for the held-out checks.
+The network and its training are those of the authors' package. What differs: it sees the leading
+principal components of the connectivity of training people, scaled down, so that its encoder stays
+nearly linear (a bent one hides demographics where no correlation finds them); the losses of the mean
+of latents and of their correlation with demographics weigh more (else a latent becomes a constant,
+and samples are decoded from where no person was); samples are drawn with the mean and covariance of
+training latents, not the ones the loss asks for; numbers among the demographics are standardised
+(its decoder does not centre them); all training people are one batch up to 1,000 (its covariance
+loss is a moment of the batch); matrices that are not positive definite are repaired and counted.
+`evaluation/generative.py` has the held-out checks.
 """
 
 from __future__ import annotations
@@ -22,6 +26,10 @@ from afterimage.errors import InputError
 #: Eigenvalues of a repaired matrix are at least this (the mean eigenvalue of a correlation is 1).
 SMALLEST = 1e-4
 MAX_BATCH = 1000
+#: Root mean square of the scores that the network sees.
+INPUT_SCALE = 1 / 40
+#: Weights of the losses of the package: reconstruction in these units, mean, correlation.
+LOSSES = {"loss_rec_mult": 2500.0, "loss_mu_mult": 100.0, "loss_decor_mult": 100.0}
 
 
 class DemoVAE:
@@ -30,21 +38,26 @@ class DemoVAE:
     Parameters
     ----------
     latent_size, n_epochs : int
+        Spare latents fill with what nonlinear functions of demographics there are: fewer is safer.
     learning_rate : float
-        Of Adam. The paper has 60 latents, 3,000 epochs and 1e-4; a third of the latents with a rate
-        of 1e-3 needs a fifth of the epochs.
+        Of Adam. The paper has 60 latents, 3,000 epochs and 1e-4; fewer latents of principal
+        components with a rate of 1e-3 need a fifth of the epochs.
+    n_components : int
+        Principal components of connectivity; what others hold is not in samples.
     random_state : int
     """
 
     def __init__(
         self,
-        latent_size: int = 20,
+        latent_size: int = 10,
         n_epochs: int = 600,
         learning_rate: float = 1e-3,
+        n_components: int = 30,
         random_state: int = 0,
     ) -> None:
         self.latent_size, self.n_epochs = latent_size, n_epochs
-        self.learning_rate, self.random_state = learning_rate, random_state
+        self.learning_rate, self.n_components = learning_rate, n_components
+        self.random_state = random_state
 
     def fit(self, edges: np.ndarray, demographics: Mapping[str, np.ndarray]) -> Self:
         """Train on people.
@@ -77,11 +90,32 @@ class DemoVAE:
         self._names = list(demographics)
         self._model = Package(
             latent_dim=self.latent_size, use_cuda=False, nepochs=self.n_epochs,
-            bsize=min(len(edges), MAX_BATCH), lr=self.learning_rate, pperiod=self.n_epochs,
+            bsize=min(len(edges), MAX_BATCH), lr=self.learning_rate, pperiod=self.n_epochs, **LOSSES,
         )  # fmt: skip
+        self._centre = edges.mean(axis=0, dtype=np.float64)
+        _, sizes, maps = np.linalg.svd(edges - self._centre, full_matrices=False)
+        n = min(self.n_components, len(edges) - 1, edges.shape[1])
+        # Scores are what is left after these maps; the maps carry the scale.
+        rms = np.sqrt(np.square(sizes[:n]).sum() / (n * len(edges)))
+        self._maps = maps[:n] * (max(float(rms), 1e-12) / INPUT_SCALE)  # (n_components, n_edges)
+        scores = self._scores(edges)
         with _quiet_and_seeded(self.random_state):
-            self._model.fit(np.asarray(edges, np.float32), *self._encoded(demographics))
+            self._model.fit(scores, *self._encoded(demographics))
+        found = np.asarray(self._model.get_latents(scores), np.float64)
+        self._mean = found.mean(axis=0)
+        spread = np.cov(found, rowvar=False).reshape(self.latent_size, self.latent_size)
+        sizes, axes = np.linalg.eigh(spread)
+        self._root = axes * np.sqrt(np.maximum(sizes, 1e-9 * sizes[-1])) @ axes.T  # symmetric
         return self
+
+    def _scores(self, edges: np.ndarray) -> np.ndarray:
+        """Return what the network sees of people, (n_people, n_components) float32."""
+        length = np.square(self._maps).sum(axis=1)
+        return ((edges - self._centre) @ self._maps.T / length).astype(np.float32)
+
+    def _edges(self, scores: np.ndarray) -> np.ndarray:
+        result: np.ndarray = (scores @ self._maps + self._centre).astype(np.float32)
+        return result
 
     def _encoded(self, demographics: Mapping[str, np.ndarray]) -> tuple[list[Any], list[str]]:
         """Return demographics as the package takes them, and their types."""
@@ -98,19 +132,31 @@ class DemoVAE:
         return values, types
 
     def latents(self, edges: np.ndarray) -> np.ndarray:
-        """Return what is left of people without their demographics, (n_people, latent_size)."""
-        return np.asarray(self._model.get_latents(np.asarray(edges, np.float32)))
+        """Return what is left of people without their demographics, (n_people, latent_size).
+
+        Latents of training people have mean 0, variance 1 and no correlations.
+        """
+        found = np.asarray(self._model.get_latents(self._scores(edges)), np.float64)
+        result: np.ndarray = np.linalg.solve(self._root, (found - self._mean).T).T
+        return result
 
     def sample(self, demographics: Mapping[str, np.ndarray], random_state: int = 0) -> np.ndarray:
         """Draw one new person for each entry of the demographics, (n_people, n_edges)."""
+        import torch
+        from demovae.model import demo_to_torch
+
         n = len(next(iter(demographics.values())))
-        with _quiet_and_seeded(random_state):
-            return np.asarray(self._model.transform(n, *self._encoded(demographics)))
+        drawn = np.random.default_rng(random_state).standard_normal((n, self.latent_size))
+        drawn = drawn @ self._root + self._mean
+        with torch.no_grad():
+            given = demo_to_torch(*self._encoded(demographics), self._model.pred_stats, False)
+            scores = self._model.vae.dec(torch.as_tensor(drawn, dtype=torch.float32), given)
+        return self._edges(scores.numpy())
 
     def rewrite(self, edges: np.ndarray, demographics: Mapping[str, np.ndarray]) -> np.ndarray:
         """Give people other demographics: one site for all removes the site, (n_people, n_edges)."""
         encoded = self._encoded(demographics)
-        return np.asarray(self._model.transform(np.asarray(edges, np.float32), *encoded))
+        return self._edges(np.asarray(self._model.transform(self._scores(edges), *encoded)))
 
 
 @contextlib.contextmanager

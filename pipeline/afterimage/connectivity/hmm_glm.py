@@ -137,7 +137,7 @@ class HMMGLM:
         """Return log p per sample (all units together) of sequences, states summed out."""
         emission = self._log_emission(sequences)
         found = sequence_log_likelihood(emission, self.initial_[None], self.transition_[None])
-        return float(found.sum() / (emission.shape[1] * emission.shape[2]))
+        return float(found.sum() / emission[..., 0].size)
 
     def state_posterior(self, sequences: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
         """Return p(z_t | sequence), (n_sequences, n_times, n_states)."""
@@ -248,17 +248,16 @@ class _Fit:
             np.maximum(counts.var((0, 1)), 1e-6), dtype=torch.float32
         ).repeat(R, 1)
         self.initial = np.full((R, S), 1 / S)
-        stay = np.full((S, S), (1 - STAY) / max(S - 1, 1))
-        np.fill_diagonal(stay, STAY if S > 1 else 1.0)
+        stay = np.where(np.eye(S), STAY if S > 1 else 1.0, (1 - STAY) / max(S - 1, 1))
         self.transition = np.repeat(stay[None], R, axis=0)
 
     def _start_bias(self, mean: np.ndarray) -> np.ndarray:
         if self.model.link == "identity":
             return mean
-        mean = np.clip(mean, 1e-3, 0.999 if self.model.link == "sigmoid" else None)
-        if self.model.link == "sigmoid":
-            return np.asarray(np.log(mean / (1 - mean)))
-        return np.asarray(np.log(np.expm1(mean)))
+        if self.model.link == "softplus":
+            return np.asarray(np.log(np.expm1(np.clip(mean, 1e-3, None))))
+        mean = np.clip(mean, 1e-3, 0.999)
+        return np.asarray(np.log(mean / (1 - mean)))
 
     def run(self, prior: Prior, *, hard: bool = False) -> None:
         """Alternate between the posterior of the states and gradient steps on the couplings."""
@@ -306,8 +305,8 @@ class _Fit:
             states = torch.as_tensor(found.states, dtype=torch.float32)
             if self.model.link == "identity":
                 drive = torch.einsum("btm,rsnm->rbtsn", self.past, weights)
-                error = self.counts[None, :, :, None] - drive
-                error = (error - self.parameters["bias"][:, None, None, None]).square()
+                drive = drive + self.parameters["bias"][:, None, None, None]
+                error = (self.counts[None, :, :, None] - drive).square()
                 weighted = (states[..., None] * error).sum((1, 2, 3))
                 self.variance = (weighted / self.counts[..., 0].numel()).clamp_min(1e-6)
         return states
@@ -378,9 +377,8 @@ class _Fit:
             bounds = likelihood + self._log_prior(hard=True).double().numpy()
         model.bounds_ = bounds / (self.counts.shape[0] * self.counts.shape[1])
         best = int(np.argmax(bounds))
-        model.weights_ = weights[best].double().numpy()
-        model.bias_ = self.parameters["bias"][best].double().numpy()
-        model.variance_ = self.variance[best].double().numpy()
+        own = (weights[best], self.parameters["bias"][best], self.variance[best])
+        model.weights_, model.bias_, model.variance_ = (x.double().numpy() for x in own)
         model.initial_, model.transition_ = self.initial[best], self.transition[best]
         model.adjacency_ = signed_edges(model.weights_, self.prior)
 

@@ -221,6 +221,67 @@ def factor_match_score(first: Factors, second: Factors) -> float:
     return float(alike[rows, columns].sum() / max(alike.shape))
 
 
+def leave_one_out_scores(
+    tensor: np.ndarray,
+    factors: Factors,
+    *,
+    missing: np.ndarray | None = None,
+    people: Sequence[int] | None = None,
+    n_starts: int = 1,
+    n_iter_max: int = 100,
+    random_state: int = 0,
+) -> np.ndarray:
+    """Fit without one person at a time, and say how alike every component stays.
+
+    A component that goes with a person is that person's, not the group's.
+
+    Parameters
+    ----------
+    tensor : array
+        As for `fit_factors`; the last mode is people.
+    factors : Factors
+        Fitted to all of it.
+    missing : array of bool, of the shape of the tensor, optional
+    people : sequence of int, optional
+        Who is left out; default: everybody.
+    n_starts, n_iter_max, random_state
+        As for `fit_factors`; starts are random, and know nothing of ``factors``.
+
+    Returns
+    -------
+    array of shape (n_left_out, rank)
+        Product over the modes but people of the cosine of each component with the one that it is
+        matched to.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    n_people = tensor.shape[-1]
+    rows = []
+    for person in range(n_people) if people is None else people:
+        others = np.arange(n_people) != person
+        again = fit_factors(
+            tensor[..., others], len(factors.weights),
+            missing=None if missing is None else missing[..., others],
+            n_starts=n_starts, n_iter_max=n_iter_max, random_state=random_state,
+        )  # fmt: skip
+        alike = np.ones((len(factors.weights), len(again.weights)))
+        for a, b in zip(factors.factors[:-1], again.factors[:-1], strict=True):
+            alike = alike * np.abs(a.T @ b)
+        row, column = linear_sum_assignment(-alike)
+        rows.append(alike[row, column])
+    return np.array(rows)
+
+
+def effective_people(factors: Factors) -> np.ndarray:
+    """Return how many people make up each component, (rank,): exp of the entropy of their shares.
+
+    1 for a component of one person alone, the number of people where all have the same.
+    """
+    share = factors.factors[-1] / factors.factors[-1].sum(axis=0)
+    logs = np.log(np.where(share > 0, share, 1.0))
+    return np.asarray(np.exp(-(share * logs).sum(axis=0)))
+
+
 def held_out_errors(
     tensor: np.ndarray,
     ranks: Sequence[int],

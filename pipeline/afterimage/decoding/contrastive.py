@@ -2,9 +2,10 @@
 
 The encoder is in `afterimage.networks.brain_module`, the loss in `afterimage.training.contrastive`.
 What differs: a small encoder by default, which begins as a low-rank encoding model turned round
-(`afterimage.decoding.low_rank`), not at random; responses are whitened; early stopping by the mean
-log rank of held-out concepts of the training part; blocks other than the target by ridge
-regression on the representation.
+(`afterimage.decoding.low_rank`), not at random; responses are whitened; images are compared by the
+likelihood of that model, not by cosine, with a size of their response for each subject; early
+stopping by the mean log rank of held-out concepts of the training part; blocks other than the
+target by ridge regression on the representation.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ class ContrastiveSettings(NetworkSettings):
 
     kind: Literal["contrastive"] = Field(
         "contrastive", description="Sensor attention, subject layers, dilated convolutions."
+    )
+    learning_rate: float = Field(
+        3e-4, gt=0, description="Highest learning rate of AdamW; more undoes the start."
     )
     n_virtual: int = Field(
         320, ge=1, description="Virtual channels of the sensor attention, at most the sensors."

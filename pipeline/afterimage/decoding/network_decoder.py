@@ -55,7 +55,8 @@ class NetworkDecoder(ABC):
     """
 
     needs_layout = True
-    starts_low_rank = False  # whether the network can begin with `afterimage.decoding.low_rank`
+    #: whether the network begins with `afterimage.decoding.low_rank`, and compares by likelihood
+    starts_low_rank = False
 
     def __init__(self, settings: NetworkSettings) -> None:
         self.settings = settings
@@ -194,6 +195,7 @@ class NetworkDecoder(ABC):
         self._model.network.subjects.add_subject()
         everything = np.arange(len(stimuli))
         if self.starts_low_rank:
+            self._model.sizes.add_subject()
             first_topographies(self._model, trials, number, self._state, self.settings)
         train_network(
             self._model,
@@ -232,7 +234,7 @@ class NetworkDecoder(ABC):
         parts = list(self._encoded(responses, layout, subjects))
         decoded = {}
         for name in self.blocks:
-            pieces = [self._read(name, encoded, guess) for encoded, _, guess in parts]
+            pieces = [self._read(name, encoded, guess) for _, encoded, _, guess in parts]
             block, mean = np.concatenate(pieces), self._state[f"mean/{name}"]
             decoded[name] = (mean + self._state[f"gain/{name}"] * block).astype(np.float32)
         return decoded
@@ -245,9 +247,11 @@ class NetworkDecoder(ABC):
         layout: LayoutLike | None = None,
         subjects: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Cosine between the embedding and each candidate's features, projected to where they meet.
+        """Compare the embedding with each candidate's features, projected to where they meet.
 
-        The candidates are centred on the mean of the training stimuli.
+        By cosine; or, where the network begins as a model of responses, by the logarithm of the
+        probability that the trial is of this candidate, all of the gallery alike beforehand. The
+        candidates are centred on the mean of the training stimuli.
 
         Parameters
         ----------
@@ -259,16 +263,21 @@ class NetworkDecoder(ABC):
         -------
         float32, (m, g)
         """
-        parts = [embedding for _, embedding, _ in self._encoded(responses, layout, subjects)]
-        candidates = gallery[self.settings.target] - self._state["target_mean"]
-        candidates = candidates @ self._state["network/images.weight"].T
-        rows = [np.concatenate(parts), candidates]
-        left, right = (
-            block / np.maximum(np.linalg.norm(block, axis=1, keepdims=True), 1e-12)
-            for block in rows
-        )
-        cosine: np.ndarray = (left @ right.T).astype(np.float32)
-        return cosine
+        from scipy.special import logsumexp
+
+        from afterimage.training.contrastive import compare
+
+        targets = gallery[self.settings.target] - self._state["target_mean"]
+        targets = (targets / self._state["target_scale"]).astype(np.float32)
+        rows = []
+        for subject, _, embedding, _ in self._encoded(responses, layout, subjects):
+            found = compare(self._model, embedding, targets, subject)
+            if self.starts_low_rank:
+                rows.append(found - logsumexp(found, axis=1, keepdims=True))
+            else:
+                length = np.linalg.norm(embedding, axis=1, keepdims=True)
+                rows.append(found / np.maximum(length, 1e-12))
+        return np.concatenate(rows).astype(np.float32)
 
     def state(self) -> dict[str, np.ndarray]:
         """Return every array of the fitted decoder."""
@@ -331,7 +340,11 @@ class NetworkDecoder(ABC):
                 n_units, n_times, n_subjects, self._state["sensor_group"], self._state["plane"]
             )
             model = BrainToImage(
-                network, components.shape[1], len(components), self.settings.contrastive_weight
+                network,
+                components.shape[1],
+                len(components),
+                self.settings.contrastive_weight,
+                n_subjects if self.starts_low_rank else 0,
             )
         with torch.no_grad():
             model.images.weight.copy_(torch.from_numpy(components.copy()))
@@ -357,7 +370,7 @@ class NetworkDecoder(ABC):
     def _encoded(
         self, responses: Any, layout: LayoutLike | None, subjects: np.ndarray | None
     ) -> Iterator[list[np.ndarray]]:
-        """Encode responses in pieces."""
+        """Encode responses in pieces: subjects, representation, embedding, predicted features."""
         from afterimage.training.contrastive import encode
 
         if self._model is None:
@@ -389,4 +402,4 @@ class NetworkDecoder(ABC):
         trials = self._trials(responses, asked, table, np.zeros(len(subject)), subject, plane)
         for start in range(0, len(subject), CHUNK):
             piece = np.arange(start, min(start + CHUNK, len(subject)))
-            yield encode(self._model, trials, piece)
+            yield [subject[piece], *encode(self._model, trials, piece)]

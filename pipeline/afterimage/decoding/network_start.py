@@ -69,7 +69,8 @@ def start_low_rank(
     Returns
     -------
     dict
-        ``factor_tuning`` and ``factor_time`` of the model taken, for the next subject.
+        ``factor_tuning``, ``factor_time`` and ``factor_power``, the mean squared size of responses,
+        of the model taken, for the next subject.
     """
     from afterimage.training.contrastive import held_out_score
 
@@ -91,7 +92,9 @@ def start_low_rank(
             best, chosen = score, factors
     assert chosen is not None  # noqa: S101 -- there is one rank at least
     _begin(model, chosen, counts, state, trials.places)
-    return {"factor_tuning": chosen.tuning, "factor_time": chosen.time}
+    sizes = [_size(space, chosen.tuning, chosen.time) for space in chosen.space]
+    power = np.array([np.mean([(size**2).sum() for size in sizes])])
+    return {"factor_tuning": chosen.tuning, "factor_time": chosen.time, "factor_power": power}
 
 
 def _begin(
@@ -101,11 +104,13 @@ def _begin(
     state: Mapping[str, np.ndarray],
     places: np.ndarray,
 ) -> None:
-    """Set network and heads so that the score is the log-likelihood, but for its normalisation.
+    """Set network and heads so that the score is the log-likelihood.
 
-    With z the filtered signals, u = T'e the tuned features and G their expected response, the
-    log-likelihood of an image is z'u - u'Gu / 2. The image's embedding is Pe with P'P = TGT', the
-    brain's is pinv(P)'Tz: their product is z'u, and the length of Pe is the root of u'Gu.
+    With z the filtered signals, u = T'e the tuned features and G what a subject's filters pass of
+    each other's responses, the log-likelihood of an image is z'u - u'Gu / 2. The image's embedding
+    is Pe with P'P = TGT' for the mean G, the brain's is pinv(P)'Tz: their product is z'u. Each
+    subject's matrix is the root of TGT' times the inverse of P: the length of its product with Pe
+    is the root of u'Gu.
     """
     import torch
 
@@ -116,9 +121,9 @@ def _begin(
     used = values > 1e-6 * values[-1]
     root = (vectors * np.sqrt(values)) @ vectors.T
     inverse = (vectors[:, used] / np.sqrt(values[used])) @ vectors[:, used].T
-    images = root / np.sqrt(values[-1]) + REST * np.eye(len(root))
-    images = images @ (state["components"] / state["component_scale"][:, None])
-    embedding = np.sqrt(values.sum()) * inverse @ tuning  # at the length of a mean image
+    meeting = root + REST * np.sqrt(values[-1]) * np.eye(len(root))
+    images = meeting @ (state["components"] / state["component_scale"][:, None])
+    sizes = [_size(one, tuning, time) @ np.linalg.inv(meeting) for one in space]
 
     def tensor(array: np.ndarray) -> Any:
         return torch.from_numpy(np.ascontiguousarray(array, np.float32))
@@ -127,8 +132,17 @@ def _begin(
     with torch.no_grad():
         model.images.weight.copy_(tensor(images))
         model.contrastive.weight.zero_()
-        model.contrastive.weight[:, : tuning.shape[1]] = tensor(embedding)
+        model.contrastive.weight[:, : tuning.shape[1]] = tensor(inverse @ tuning)
         model.contrastive.bias.zero_()
+        for matrix, size in zip(model.sizes.matrices, sizes, strict=True):
+            matrix.copy_(tensor(size))
+
+
+def _size(space: np.ndarray, tuning: np.ndarray, time: np.ndarray) -> np.ndarray:
+    """Matrix that turns whitened features into as long a vector as the response they evoke."""
+    values, vectors = np.linalg.eigh(tuning @ ((space.T @ space) * (time.T @ time)) @ tuning.T)
+    size: np.ndarray = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+    return size
 
 
 def first_topographies(
@@ -138,7 +152,7 @@ def first_topographies(
     state: Mapping[str, np.ndarray],
     settings: Any,
 ) -> None:
-    """Begin a new subject's layer with the topographies of the tuning and courses of the others."""
+    """Begin a new subject with the topographies of the tuning and courses of the others."""
     import torch
 
     whitened = trials.targets @ (state["components"] / state["component_scale"][:, None]).T
@@ -152,8 +166,14 @@ def first_topographies(
         model.network.cosines.numpy(),
         CHUNK,
     )
-    space = topographies(
-        covariance[0], int(counts[0]), state["factor_tuning"], state["factor_time"]
-    )
-    places = torch.from_numpy(trials.places)
-    model.network.start_subject(number, torch.from_numpy(space), places)
+    tuning, time = state["factor_tuning"], state["factor_time"]
+    space = topographies(covariance[0], int(counts[0]), tuning, time)
+    model.network.start_subject(number, torch.from_numpy(space), torch.from_numpy(trials.places))
+    # training has changed by how much the sizes of the others differ from those of the start
+    scaled = state["components"] / state["component_scale"][:, None]
+    with torch.no_grad():
+        meeting = model.images.weight.double().numpy() @ np.linalg.pinv(scaled)
+        known = [matrix.double().numpy() @ meeting for matrix in model.sizes.matrices[:number]]
+        power = np.mean([(size**2).sum() for size in known]) / state["factor_power"][0]
+        size = np.sqrt(power) * _size(space, tuning, time) @ np.linalg.pinv(meeting)
+        model.sizes.matrices[number].copy_(torch.from_numpy(size))

@@ -73,7 +73,7 @@ def fit_blocks(
     cross_validation : dict
         See `afterimage.decoding.network_decoder.NetworkDecoder`.
     """
-    from afterimage.training.contrastive import encode, project_images, ranks
+    from afterimage.training.contrastive import compare, encode, ranks
 
     pieces = [validation[i : i + CHUNK] for i in range(0, len(validation), CHUNK)]
     encoded = [encode(model, trials, piece) for piece in pieces]
@@ -107,7 +107,8 @@ def fit_blocks(
         arrays[f"gain/{name}"] = gain
         judged[name] = {**prediction_summary(made, truth), "gain": gain, "predicted_by": by}
     candidates, row = np.unique(own, return_inverse=True)
-    found = ranks(embedding, project_images(model, trials.targets[candidates]), row)
+    scores = compare(model, embedding, trials.targets[candidates], trials.subject[validation])
+    found = ranks(scores, row)
     judged[settings.target] |= {
         "top1": float((found < 1).mean()),
         "top5": float((found < 5).mean()),

@@ -18,6 +18,7 @@ import numpy as np
 
 from afterimage.errors import InputError
 from afterimage.evaluation.group_folds import Folds, permute_labels
+from afterimage.evaluation.statistics import chance_of
 
 METRICS = ("auc", "balanced_accuracy")
 #: What is drawn with replacement for an interval.
@@ -230,13 +231,10 @@ def score(
         for labels, evidence in decoding.null
         if (parts := _cells(decoding, labels))
     ])  # fmt: skip
-    chance, chance_low, chance_high, p = theory, np.nan, np.nan, np.nan
-    if len(null):
-        chance, (chance_low, chance_high) = null.mean(), np.quantile(null, [0.025, 0.975])
-        p = (1 + int(np.sum(null >= observed - 1e-12))) / (1 + len(null))
+    chance = chance_of(observed, null)
     return Score(
-        observed, float(low), float(high), float(chance), float(chance_low), float(chance_high),
-        float(p), values,
+        observed, float(low), float(high), chance.mean if len(null) else theory, chance.low,
+        chance.high, chance.p, values,
     )  # fmt: skip
 
 

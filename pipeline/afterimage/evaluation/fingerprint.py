@@ -18,6 +18,7 @@ from afterimage.evaluation.statistics import (
     bootstrap_interval,
     permutation_chance,
     permuted_pairs,
+    wilson_interval,
 )
 
 #: Header of tables of scores of connectivity.
@@ -100,17 +101,6 @@ def identification(
     score = _scored("identification", hits, 1, n_permutations, random_state)
     low, high = wilson_interval(score.value, score.n)
     return replace(score, ci_low=low, ci_high=high)
-
-
-def wilson_interval(share: float, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """Return the interval of a share of ``n`` people, at 95 % by default.
-
-    (p + z^2/2n -+ z sqrt(p (1 - p)/n + z^2/4n^2)) / (1 + z^2/n).
-    """
-    middle = share + z**2 / (2 * n)
-    reach = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    scale = 1 + z**2 / n
-    return float(max(0.0, (middle - reach) / scale)), float(min(1.0, (middle + reach) / scale))
 
 
 def discriminability(

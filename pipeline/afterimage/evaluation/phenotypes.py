@@ -13,7 +13,6 @@ chance look lower than it is.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,6 +20,7 @@ import numpy as np
 
 from afterimage.errors import InputError
 from afterimage.evaluation.fingerprint import Score
+from afterimage.evaluation.statistics import chance_of
 
 #: Penalties to choose from, in units of the mean squared length of the features of a person.
 PENALTIES = tuple(float(value) for value in 10.0 ** np.arange(-3, 4))
@@ -456,9 +456,8 @@ def score(
     resampled = np.mean([measure(truth[:, :1], one[:, :1], weights) for one in guess], axis=0)
     value, null = float(all_of[0]), all_of[1:]
     low, high = np.nanquantile(resampled, [0.025, 0.975])
-    chance = (math.nan, math.nan, math.nan)
-    if len(null):
-        below, above = np.quantile(null, [0.025, 0.975])
-        chance = (float(null.mean()), float(below), float(above))
-    p = (1 + int((null >= value - 1e-9).sum())) / (1 + len(null)) if len(null) else math.nan
-    return Score(metric, value, float(low), float(high), *chance, p, len(truth))
+    chance = chance_of(value, null)
+    return Score(
+        metric, value, float(low), float(high), chance.mean, chance.low, chance.high, chance.p,
+        len(truth),
+    )  # fmt: skip

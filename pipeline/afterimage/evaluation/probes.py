@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from afterimage.evaluation.statistics import chance_of
+
 #: Ridge penalties tried, in units of the mean squared length of a feature vector.
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 N_FOLDS = 5
@@ -179,13 +181,10 @@ def scored(
         rows = np.concatenate([members[i] for i in generator.integers(0, len(names), len(names))])
         means.append(_score(truth[rows], predicted[rows], data.classes))
     low, high = np.nanquantile(means, [0.025, 0.975])
-    nan = float("nan")
-    chance_low, chance_high = np.quantile(null, [0.025, 0.975]) if len(null) else (nan, nan)
-    p = (1 + int((null >= value - 1e-12).sum())) / (1 + len(null)) if len(null) else nan
+    chance = chance_of(value, null)
     return ProbeScore(
         name, "balanced_accuracy" if data.classes else "r", value, float(low), float(high),
-        float(null.mean()) if len(null) else nan, float(chance_low), float(chance_high), p,
-        len(truth), len(names), predicted,
+        chance.mean, chance.low, chance.high, chance.p, len(truth), len(names), predicted,
     )  # fmt: skip
 
 

@@ -1,7 +1,8 @@
 """Intervals, chance levels and comparisons of scores, by resampling images.
 
 Percentile bootstrap (Efron & Tibshirani 1993, doi:10.1201/9780429246593), permutation p-values
-(Phipson & Smyth 2010, doi:10.2202/1544-6115.1585), Holm (1979, jstor.org/stable/4615733).
+(Phipson & Smyth 2010, doi:10.2202/1544-6115.1585), Holm (1979, jstor.org/stable/4615733), and the
+interval of a share by Wilson (1927, doi:10.1080/01621459.1927.10502953).
 
 What differs: chance is never a binomial. Two-way identification makes N(N - 1) comparisons, but
 they share N reconstructions and N images, so they are far from independent: with N = 1000
@@ -194,11 +195,44 @@ def permutation_chance(
     if not np.all(np.isfinite(null)):  # NaN would never count as extreme: a falsely small p
         fix = "permute inside the groups for which scores were computed"
         raise InputError("permutations reach pairs without a score", fix=fix)
+    return chance_of(observed, null, higher_is_better=higher_is_better)
+
+
+def chance_of(
+    observed: float, null: NDArray[np.float64], *, higher_is_better: bool = True
+) -> Chance:
+    """Describe scores under permutation, and how many are at least as good as the observed one.
+
+    Parameters
+    ----------
+    observed : float
+    null : ndarray, shape (n_permutations,)
+    higher_is_better : bool
+        False for errors: small values are then the extreme side.
+
+    Returns
+    -------
+    Chance
+        All NaN without permutations.
+    """
+    if not len(null):
+        return Chance(*[float("nan")] * 4)
     slack = 1e-9 * max(1.0, abs(observed))  # sums in another order must still count as equal
     extreme = null >= observed - slack if higher_is_better else null <= observed + slack
     low, high = np.quantile(null, [0.025, 0.975])
     p = (1 + int(np.sum(extreme))) / (1 + len(null))
     return Chance(float(null.mean()), float(low), float(high), p)
+
+
+def wilson_interval(share: float, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """Return the interval of a share of ``n`` people, at 95 % by default.
+
+    (p + z^2/2n -+ z sqrt(p (1 - p)/n + z^2/4n^2)) / (1 + z^2/n).
+    """
+    middle = share + z**2 / (2 * n)
+    reach = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    scale = 1 + z**2 / n
+    return float(max(0.0, (middle - reach) / scale)), float(min(1.0, (middle + reach) / scale))
 
 
 def paired_bootstrap_difference(

@@ -146,7 +146,7 @@ class Series:
         Its size; ``n_times`` is 0 for a run that was left out (see ``attrs["problem"]``).
     units : dict of array, each of shape (n_units,)
         ``kind``; for voxels ``i j k`` (indices) and ``x y z`` (mm), for channels ``name`` and
-        ``x y z`` (m, NaN where unknown).
+        ``x y z`` (m, NaN where unknown) and ``ox oy oz`` (unit vectors, 0 for electrodes).
     attrs : dict
         Attributes of the file; of images, ``affine`` as array of shape (4, 4), ``shape`` as tuple.
     """

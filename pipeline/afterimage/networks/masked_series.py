@@ -1,16 +1,18 @@
 """Networks that fill in hidden parts of region series: patches, and regions that form a state.
 
 `PatchNetwork` is a plain transformer over patches (after BrainLM, doi:10.1101/2023.09.12.557460);
-`StateNetwork` is that of BrainMAE (Yang et al. 2024, arXiv:2406.17086). Both answer to
-`afterimage.training.masked.MaskedNetwork`; tokens are (n, n_segments, n_regions, n_samples).
+`StateNetwork` is that of BrainMAE (Yang et al. 2024, arXiv:2406.17086); `ScanNetwork` that of FEMBA
+(Tegon et al. 2025, arXiv:2502.06438). All answer to `afterimage.training.masked.MaskedNetwork`;
+tokens are (n, n_segments, n_regions, n_samples).
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu
+from torch.nn.functional import gelu, pad, smooth_l1_loss
 
+from afterimage.networks.state_space import StateSpaceBlock
 from afterimage.networks.static_graph import StaticGraphBlock
 from afterimage.networks.transformer import Encoder, EncoderBlock
 
@@ -186,6 +188,83 @@ class StateNetwork(SeriesNetwork):
         """Return all tokens from states and embeddings (n, n_segments, n_regions, n_samples)."""
         inner = self.from_state(latents) + self.from_region(self.embedding)
         return self.read(gelu(inner))
+
+
+class ScanNetwork(SeriesNetwork):
+    """State spaces over time; a token is all patches of a segment, of a few channels each.
+
+    Parameters
+    ----------
+    n_channels, n_samples : int
+        Channels, and samples of a segment.
+    n_features : int
+        Features of a patch.
+    n_layers, n_states, expand, bidirectional
+        See `afterimage.networks.state_space.StateSpaceBlock`.
+    channels_per_patch : int
+    """
+
+    def __init__(
+        self,
+        n_channels: int,
+        n_samples: int,
+        *,
+        n_features: int,
+        n_layers: int,
+        n_states: int,
+        expand: int,
+        bidirectional: bool,
+        channels_per_patch: int,
+    ) -> None:
+        n_patches, n_each = -(-n_channels // channels_per_patch), channels_per_patch * n_samples
+        n_wide = n_patches * n_features
+        super().__init__(n_wide, 1.0)
+        self.n_channels, self.shape = n_channels, (n_patches, channels_per_patch, n_samples)
+        self.value = nn.Linear(n_each, n_features)
+        self.absent = nn.Linear(channels_per_patch, n_features, bias=False)
+        self.blocks = nn.ModuleList(
+            StateSpaceBlock(n_wide, n_states=n_states, expand=expand, bidirectional=bidirectional)
+            for _ in range(n_layers)
+        )
+        self.read = nn.Linear(n_features, n_each)
+
+    def _layers(self, tokens: Tensor, hidden: Tensor) -> list[Tensor]:
+        """Return the tokens after each block (n, n_segments, n_patches, n_features)."""
+        n_patches, size, _ = self.shape
+        missing = n_patches * size - self.n_channels
+        values = pad(tokens.masked_fill(hidden[..., None], 0.0), (0, 0, 0, missing))
+        patches = self.value(values.unflatten(2, (n_patches, size)).flatten(3))
+        flags = pad(hidden.to(patches.dtype), (0, missing)).unflatten(2, (n_patches, size))
+        found = (patches + self.absent(flags)).flatten(2)  # (n, n_segments, n_wide)
+        layers = []
+        for block in self.blocks:
+            found = block(found)
+            layers.append(found.unflatten(2, (n_patches, -1)))
+        return layers
+
+    def encode(self, tokens: Tensor, hidden: Tensor) -> Tensor:
+        """Return latents (n, n_segments, 1, n_patches * n_features)."""
+        return self._layers(tokens, hidden)[-1].flatten(2)[:, :, None]
+
+    def embed(self, tokens: Tensor, hidden: Tensor) -> Tensor:
+        """Return what all blocks make of each segment, mean over its patches.
+
+        Returns
+        -------
+        Tensor, (n, n_segments, n_layers * n_features)
+        """
+        return torch.cat([layer.mean(2) for layer in self._layers(tokens, hidden)], dim=-1)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Return all tokens as the latents say (n, n_segments, n_channels, n_samples)."""
+        patches = self.read(latents[:, :, 0].unflatten(2, (self.shape[0], -1)))
+        return patches.unflatten(3, self.shape[1:]).flatten(2, 3)[:, :, : self.n_channels]
+
+    def loss(self, predicted: Tensor, tokens: Tensor, hidden: Tensor, known: Tensor) -> Tensor:
+        """Mean smooth L1 loss of hidden tokens; see `SeriesNetwork.loss`."""
+        counted = hidden & known
+        error = smooth_l1_loss(predicted.float(), tokens, reduction="none").mean(-1)
+        return (error * counted).sum() / counted.sum().clamp(min=1)
 
 
 def new_predictor(n_features: int) -> nn.Sequential:

@@ -93,16 +93,19 @@ class Encoder(nn.Module):
     n_features, n_heads : int
         See `EncoderBlock`.
     n_layers : int
+        0 or more.
+    norm : bool
+        Without it the size of a token is kept.
     """
 
-    def __init__(self, n_features: int, n_layers: int, n_heads: int) -> None:
+    def __init__(self, n_features: int, n_layers: int, n_heads: int, *, norm: bool = True) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(EncoderBlock(n_features, n_heads) for _ in range(n_layers))
-        self.norm = nn.LayerNorm(n_features)
+        self.norm = nn.LayerNorm(n_features) if norm else nn.Identity()
 
     def forward(self, tokens: Tensor, times: Tensor | None = None) -> Tensor:
         """Encode tokens (n, n_tokens, n_features); same shape."""
-        encoded: Tensor = self.norm(self.layers(tokens, times)[-1])
+        encoded: Tensor = self.norm([tokens, *self.layers(tokens, times)][-1])
         return encoded
 
     def layers(self, tokens: Tensor, times: Tensor | None = None) -> list[Tensor]:

@@ -3,3 +3,4 @@
 from afterimage.registry import Registry
 
 MASKED_MODELS = Registry("masked model", "afterimage.pretraining")
+TOKEN_MODELS = Registry("masked-token model", "afterimage.pretraining")

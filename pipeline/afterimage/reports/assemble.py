@@ -27,6 +27,7 @@ from afterimage.reports import (
     verdict,
 )
 from afterimage.reports.dynamic import dynamic_view
+from afterimage.reports.factors import factored_view
 from afterimage.reports.figures import GROUP_FIGURES, SUBJECT_FIGURES
 from afterimage.reports.figures.scans import carpet_order
 from afterimage.reports.figures.style import DARK, LIGHT, PANEL_WIDTH_IN, PX_PER_IN, recolour
@@ -44,6 +45,7 @@ from afterimage.reports.page import Figure, Image, Panel, Section
 from afterimage.reports.pretraining_words import pretraining_view
 from afterimage.reports.scan_words import onset_warning
 from afterimage.reports.time_words import alarm_warning
+from afterimage.reports.tokenizer_words import tokenizer_view
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -133,7 +135,9 @@ def assemble_group(report: GroupReport) -> str:
         "group_scores": {"table": scores, "n_left_out": n_left_out} if pictures else None,
         "group_subjects": comparison.view(report),
         "group_connectivity": connectivity_tables.group_view(report.connectivity),
+        "group_factors": factored_view(report.factored),
         "pretraining": pretraining_view(report.pretraining),
+        "tokenizers": tokenizer_view(report.tokenizers),
         "group_phenotypes": phenotypes.group_view(report.phenotypes),
         "group_generated": generated.group_view(report.generated),
         "group_linter": {

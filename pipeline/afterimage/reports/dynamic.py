@@ -12,9 +12,12 @@ from afterimage.reports.page import Cell, Column, Finding, Table
 
 #: Below this probability under the surrogates something is said to change.
 ALPHA = 0.05
+ANALYSES = {
+    "windows": "windows", "window_states": "states of windows", "hidden_states": "hidden states",
+}  # fmt: skip
 QUANTITIES = {
     "variance": "variance of windowed connectivity",
-    "n_states": "states",
+    "n_states": "number of states",
     "n_switches": "changes of state",
     "occupancy": "share of the time",
     "dwell": "mean visit (samples)",
@@ -105,7 +108,7 @@ def dynamic_finding(dynamic: Dynamic) -> Finding:
         )
     else:
         detail += " States drawn below are what clustering makes of stationary noise."
-    answer = {"no": "not more than noise", "yes": "more than noise", "partly": "in part"}[state]
+    answer = {"no": "Not more than noise", "yes": "More than noise", "partly": "In part"}[state]
     return Finding(question, state, answer, detail)
 
 
@@ -114,32 +117,40 @@ def dynamic_table(dynamic: Dynamic) -> Table:
 
     def number(value: float) -> Cell:
         known = np.isfinite(value)
-        return Cell(f"{value:.3g}" if known else "–", float(value) if known else None)
+        return Cell(f"{value:.3g}" if known else "–", float(value) if known else None, "number")
 
+    # Two states are compared with surrogates even where one is enough: they are not found.
+    one = any(r["analysis"] == "window_states" and r["quantity"] == "n_states" and r["value"] == 1
+              for r in dynamic.rows)  # fmt: skip
     rows = []
     for row in dynamic.rows:
-        name = quantity_name(str(row["quantity"]))
+        analysis, quantity = str(row["analysis"]), str(row["quantity"])
+        name = quantity_name(quantity)
         state = row.get("state")
         if state is not None and np.isfinite(float(state)):
             name += f", state {int(float(state)) + 1}"
-        band = Cell("–")
+        made = one and analysis == "window_states" and quantity != "n_states"
+        if made and not quantity.startswith("explained_by_"):
+            continue
+        band = Cell("–", kind="number")
         if np.isfinite(row["chance_low"]):
-            band = Cell(f"{row['chance_low']:.3g} to {row['chance_high']:.3g}")
+            band = Cell(f"{row['chance_low']:.3g} to {row['chance_high']:.3g}", kind="number")
         cells = (number(row["value"]), number(row["chance"]), band, number(row["p"]))
-        rows.append((Cell(name), Cell(str(row["recording"])), *cells))
+        said = "two states, made to compare" if made else ANALYSES.get(analysis, analysis)
+        rows.append((Cell(name), Cell(said), Cell(str(row["recording"])), *cells))
     return Table(
         "Dynamic connectivity, and the same quantities of phase-randomised surrogates.",
         (
             Column("Quantity"),
+            Column("Of"),
             Column("Recording"),
             Column("Value", numeric=True),
             Column("Surrogates", "Median of the surrogates", numeric=True),
-            Column("95 % of surrogates"),
+            Column("95 % of surrogates", numeric=True),
             Column("p", "Share of surrogates at or above the value", numeric=True),
         ),
         tuple(rows),
         sortable=True,
-        notes=(dynamic.notes,) if dynamic.notes else (),
     )
 
 
@@ -152,7 +163,7 @@ def dynamic_view(found: Sequence[Dynamic]) -> dict[str, Any] | None:
             {
                 "finding": dynamic_finding(part),
                 "table": dynamic_table(part),
-                "notes": part.notes,
+                "notes": [note for note in part.notes.split("; ") if note],
             }
             for part in found
         ]

@@ -16,10 +16,12 @@ import numpy as np
 
 from afterimage.reports.connectivity import Connectivity
 from afterimage.reports.dynamic import Dynamic
+from afterimage.reports.factors import Factored
 from afterimage.reports.pretraining import PretrainedModel
 from afterimage.reports.provenance import ConfigChange, Exclusion, StageError, StageRun
 from afterimage.reports.recordings import ConditionScore, Recordings, TimeResolved
 from afterimage.reports.scans import ScanQuality
+from afterimage.reports.tokenizers import TokenizerCard
 
 Row = Mapping[str, Any]
 """One row of ``metrics.tsv`` with its columns as keys: subject label decoder method role metric
@@ -335,12 +337,16 @@ class GroupReport:
         As in `SubjectReport`.
     pretraining : sequence of PretrainedModel
         Masked models of the series of all people.
+    tokenizers : sequence of TokenizerCard
+        Tokenizers of the EEG and MEG of all people.
     phenotypes : sequence of Row
         As in ``group/phenotypes.tsv``.
     headline_metric, facts
         As in `SubjectReport`.
     connectivity : sequence of Connectivity
         Averaged over people, with the scores of telling people apart; one a set of regions.
+    factored : sequence of Factored
+        Factors of connectivity over time and people, where they were asked for.
     """
 
     subjects: Sequence[GroupSubject]
@@ -359,9 +365,11 @@ class GroupReport:
     config_changes: Sequence[ConfigChange] = ()
     config_hash: str = ""
     pretraining: Sequence[PretrainedModel] = ()
+    tokenizers: Sequence[TokenizerCard] = ()
     phenotypes: Sequence[Row] = ()
     generated: Sequence[Row] = ()
     generated_values: tuple[np.ndarray, np.ndarray] | None = None
     headline_metric: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
     connectivity: Sequence[Connectivity] = ()
+    factored: Sequence[Factored] = ()

@@ -19,14 +19,24 @@ METRICS = {
     ),
     "r2": Metric("r2", "Explained variance", "below 0: worse than the mean", False, False),
 }
-RIVALS = {"motion": "Motion alone", "phenotypes": "Phenotypes alone"}
+RIVALS = {
+    "motion": "Motion alone", "phenotypes": "Phenotypes alone", "density": "Graph density alone",
+}  # fmt: skip
+#: What is not a measure of connectivity.
+GRAPHS = {
+    "graph_degree": "Graph: degree", "graph_strength": "Graph: weighted degree",
+    "graph_distance": "Graph: degree by distance", "graph_clustering": "Graph: clustering",
+    "graph_cycles": "Graph: 3-cycles", "graph_modules": "Graph: modules",
+    "voxels_cycles": "Voxels: 3-cycles", "voxels_degree": "Voxels: degree",
+    "voxels_strength": "Voxels: weighted degree", "voxels_clustering": "Voxels: clustering",
+}  # fmt: skip
 ALPHA = 0.05
 
 
 def feature_title(row: Mapping[str, Any]) -> str:
     """Return a set of features, or a rival, in words."""
     name = str(row.get("features"))
-    return RIVALS[name] if row.get("role") == "rival" else title_of(name)
+    return RIVALS[name] if row.get("role") == "rival" else GRAPHS.get(name) or title_of(name)
 
 
 def main_rows(
@@ -78,6 +88,12 @@ def _sentence(target: str, seg: str, metric: Metric, rows: Sequence[Mapping[str,
             f"No feature predicts {target} better than chance; the highest is "
             f"{feature_title(best)} ({said})."
         )
+        alone, corrected = as_number(best.get("p")), as_number(best.get("p_holm"))
+        if alone is not None and corrected is not None and alone < ALPHA:
+            start += (
+                f" Alone its p would be {p_text(alone)}; corrected for the {len(brain)} sets of "
+                f"features that were tried it is {p_text(corrected)}."
+            )
     else:
         start = (
             f"{target} is predicted better than chance by "

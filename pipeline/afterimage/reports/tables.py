@@ -195,25 +195,30 @@ def change_table(changes: Sequence[ConfigChange]) -> Table:
 
 
 def subject_table(report: GroupReport) -> Table:
-    """Tabulate subjects: what each has, its state, and a link to its report."""
+    """Tabulate subjects: what each has, its state, and a link to its report.
+
+    A count that nobody has, as of trials at rest, has no column.
+    """
+    counts = {
+        "Units": [s.n_units for s in report.subjects],
+        "Training trials": [s.n_train_trials for s in report.subjects],
+        "Test stimuli": [s.n_test_stimuli for s in report.subjects],
+    }
+    counts = {name: own for name, own in counts.items() if any(n is not None for n in own)}
     columns = (
         Column("Subject"),
         Column("State"),
-        Column("Units", numeric=True),
-        Column("Training trials", numeric=True),
-        Column("Test stimuli", numeric=True),
+        *(Column(name, numeric=True) for name in counts),
         Column("Time", numeric=True),
     )
     body = tuple(
         (
             Cell(f"sub-{s.subject}", href=s.href),
             Cell(s.status, kind=f"state {s.status}"),
-            number_cell(_count(s.n_units), s.n_units),
-            number_cell(_count(s.n_train_trials), s.n_train_trials),
-            number_cell(_count(s.n_test_stimuli), s.n_test_stimuli),
+            *(number_cell(_count(own[row]), own[row]) for own in counts.values()),
             number_cell(duration(s.runtime_s), s.runtime_s),
         )
-        for s in report.subjects
+        for row, s in enumerate(report.subjects)
     )
     return Table("Subjects", columns, body, sortable=True)
 

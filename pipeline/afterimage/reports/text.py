@@ -324,6 +324,9 @@ def group_methods(report: GroupReport) -> MethodsText:
         tags.add("identified")
     if report.phenotypes:
         tags.add("phenotypes")
+    if any(str(row.get("features")).startswith("voxels_") for row in report.phenotypes):
+        tags.add("phenotypes_voxels")
+    tags |= {"factored"} if report.factored else set()
     if report.generated:
         tags.add("generated")
     if any(s.status == "connectivity only" for s in report.subjects):

@@ -45,7 +45,7 @@ from afterimage.stages.runner import record_skipped
 if TYPE_CHECKING:
     import mne
 
-VERSION = 2
+VERSION = 3
 CITES = (
     "widmann2015", "bigdelyshamlo2015", "jas2017", "ablin2018", "piontonachini2019", "taulu2005",
 )  # fmt: skip

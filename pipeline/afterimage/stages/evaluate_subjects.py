@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from afterimage.evaluation.scores import Resampling
     from afterimage.evaluation.subject_protocols import SubjectTrials
 
-VERSION = 1
+VERSION = 2
 CITES = ("song2024", "evgeniou2004", "defossez2023")
 
 log = logging.getLogger("afterimage")
@@ -324,7 +324,7 @@ class SubjectNetwork:
         )
 
     def similarities(self, model: Any, responses: np.ndarray, name: str) -> np.ndarray:
-        """Cosine of embeddings and gallery: (n, n_gallery)."""
+        """Scores of the gallery: (n, n_gallery)."""
         through = [name] if name in model.subjects else model.subjects
         found = [
             model.scores(

@@ -17,8 +17,10 @@ from afterimage.connectivity.tensor_factors import (
     Factors,
     affinity_tensor,
     communities,
+    effective_people,
     fit_factors,
     held_out_errors,
+    leave_one_out_scores,
 )
 from afterimage.errors import AfterimageError, InputError
 from afterimage.io.arrays import write_dataset
@@ -27,7 +29,7 @@ from afterimage.settings import StageConfig
 from afterimage.stages.runner import record_skipped
 from afterimage.stages.series_files import Recording, common_units, read_recordings
 
-VERSION = 1
+VERSION = 2
 CITES = ("dyballa2024", "cichocki2009", "peixoto2018", "traag2019")
 COLUMNS = ("roi", "network", "community", "graph", "block", "n_blocks", "method", "quality", "p")
 
@@ -47,6 +49,9 @@ class Config(StageConfig):
     )  # fmt: skip
     n_starts: int = Field(5, ge=2, description="starts, of which the best is kept")
     n_iter_max: int = Field(100, ge=10, description="updates of all factors a start")
+    n_left_out: int = Field(
+        10, ge=0, description="people left out, one at a time, to see whether components stay"
+    )
     density: float = Field(
         0.2, gt=0, le=1, description="share of the pairs that graphs for blocks keep"
     )
@@ -94,9 +99,17 @@ def run(
         tensor, rank, missing=missing, n_starts=config.n_starts, n_iter_max=config.n_iter_max,
         random_state=seed,
     )  # fmt: skip
+    n_people = tensor.shape[-1]
+    left_out = np.unique(
+        np.linspace(0, n_people - 1, min(config.n_left_out, n_people)).astype(int)
+    )
+    stays = leave_one_out_scores(
+        tensor, factors, missing=missing, people=left_out.tolist(), n_starts=config.n_starts,
+        n_iter_max=config.n_iter_max, random_state=seed,
+    ).reshape(-1, rank)  # fmt: skip
     python = find_graph_tool() if config.graph_tool else None
     if python is None:
-        notes.append(f"graph-tool was not used; blocks are communities of Leiden ({LEIDEN})")
+        notes.append(f"graph-tool was not used: blocks are communities of Leiden ({LEIDEN})")
     graphs = interval_graphs(factors)
     blocks = {}
     for name, matrix in graphs.items():
@@ -105,7 +118,12 @@ def run(
             graph, graph_tool=python, n_nulls=config.n_nulls, random_state=seed
         )
     outputs.factors.parent.mkdir(parents=True, exist_ok=True)
-    _write(outputs, used, factors, blocks, window, held_out, config, notes)
+    checks = {
+        "held_out_error": (("rank",), held_out),
+        "leave_one_out": (("left_out", "component"), stays),
+        "effective_people": (("component",), effective_people(factors)),
+    }
+    _write(outputs, used, factors, blocks, checks, window, config, notes)
     for note in notes:
         log.info("%s: %s", outputs.factors.name, note)
 
@@ -172,8 +190,8 @@ def _write(
     used: Sequence[Recording],
     factors: Factors,
     blocks: dict[str, Blocks],
+    checks: dict[str, Any],
     window: int,
-    held_out: np.ndarray,
     config: Config,
     notes: Sequence[str],
 ) -> None:
@@ -188,7 +206,7 @@ def _write(
             "time_factor": (("window", "component"), times),
             "person_factor": (("person", "component"), people),
             "weight": ("component", factors.weights),
-            "held_out_error": ("rank", held_out),
+            **checks,
         },
         coords={
             "roi": ("unit", names.astype(object)),
@@ -197,7 +215,7 @@ def _write(
             "rank": ("rank", np.array(config.ranks)),
         },
         attrs={
-            "window_samples": window, "sampling_rate_hz": used[0].sampling_rate_hz,
+            "seg": used[0].seg, "window_samples": window, "sampling_rate_hz": used[0].sampling_rate_hz,
             "relative_error": factors.relative_error, "match_score": factors.match_score,
             "notes": "; ".join(notes),
         },

@@ -23,7 +23,7 @@ from afterimage.settings import StageConfig
 from afterimage.stages.phenotype_files import People, read_column, read_people
 from afterimage.stages.runner import record_skipped
 
-VERSION = 1
+VERSION = 2
 CITES = ("orlichenko2024",)
 
 log = logging.getLogger("afterimage")
@@ -57,7 +57,10 @@ class Config(StageConfig):
     n_held_out_parts: int = Field(
         4, ge=2, description="one in so many people is held out for the checks"
     )
-    latent_size: int = Field(20, ge=1, description="latent numbers a person")
+    n_components: int = Field(
+        30, ge=1, description="principal components of connectivity; the rest is not in samples"
+    )
+    latent_size: int = Field(10, ge=1, description="latent numbers a person")
     n_epochs: int = Field(600, ge=1, description="passes over the training people")
     learning_rate: float = Field(1e-3, gt=0, description="of Adam")
     n_samples: int = Field(1000, ge=10, description="people that are generated")
@@ -161,7 +164,9 @@ def _generate(
                 "a category has held-out people only", where=name, found=", ".join(sorted(new)),
                 expected="several people of every category", fix="join rare categories",
             )  # fmt: skip
-    model = DemoVAE(config.latent_size, config.n_epochs, config.learning_rate, seed)
+    model = DemoVAE(
+        config.latent_size, config.n_epochs, config.learning_rate, config.n_components, seed
+    )
     own = {name: values[train] for name, values in demographics.items()}
     held = {name: values[test] for name, values in demographics.items()}
     model.fit(edges[train], own)

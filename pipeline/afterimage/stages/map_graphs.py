@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from pydantic import Field, model_validator
 
+from afterimage.bids.entities import parse_name
 from afterimage.bids.names import unit_of
 from afterimage.connectivity.graph_measures import node_measures
 from afterimage.connectivity.three_cycles import threshold_graph
@@ -20,13 +21,14 @@ from afterimage.io.nifti import write_nifti
 from afterimage.io.series import Series, open_series
 from afterimage.signal.projection import projection
 from afterimage.stages.extract_series import Denoising, read_confounds
+from afterimage.stages.graph_files import cubes_of
 from afterimage.stages.runner import record_skipped
 from afterimage.stages.series_files import varies
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-VERSION = 1
+VERSION = 2
 CITES = ("dey2012", "rubinov2010", "lindquist2019")
 #: Voxels that are read at a time.
 VOXELS = 4096
@@ -66,10 +68,14 @@ class Config(Denoising):
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the stage reads: cleaned runs and their confounds, in the same order."""
+    """What the stage reads: cleaned runs and their confounds, in the same order.
+
+    The name of the first of the images they come from (`bold`) tells the space.
+    """
 
     series: tuple[Path, ...]
     confounds: tuple[Path, ...]
+    bold: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -136,14 +142,17 @@ def run(
         )  # fmt: skip
     record_skipped("map_graphs", outputs.graphs, *errors)
     outputs.graphs.parent.mkdir(parents=True, exist_ok=True)
-    write_dataset(outputs.graphs, _dataset(mapped, nodes, grid, config, notes))
+    image = parse_name(inputs.bold[0].name) if inputs.bold else None
+    space = image.entities.get("space", "") if image else ""
+    dataset = _dataset(mapped, nodes, grid, config, notes)
+    write_dataset(outputs.graphs, dataset.assign_attrs(space=space))
     _write_images(outputs.graphs, mapped, nodes, grid)
     for note in notes:
         log.info("%s: %s", unit_of(outputs.graphs), note)
 
 
 def make_nodes(points: np.ndarray, node_mm: float) -> Nodes:
-    """Put voxels into cubes.
+    """Put voxels into cubes, which are the same in all people of a space.
 
     Parameters
     ----------
@@ -152,8 +161,7 @@ def make_nodes(points: np.ndarray, node_mm: float) -> Nodes:
     node_mm : float
         Edge of a cube; a smaller one than the voxels makes every voxel a node.
     """
-    cubes = np.floor((points - points.min(axis=0)) / node_mm + 1e-6).astype(np.int64)
-    _, of_voxel = np.unique(cubes, axis=0, return_inverse=True)
+    _, of_voxel = np.unique(cubes_of(points, node_mm), axis=0, return_inverse=True)
     of_voxel = np.asarray(of_voxel).ravel()  # a column in numpy 2.0
     sizes = np.bincount(of_voxel)
     centres = [np.bincount(of_voxel, weights=points[:, axis]) / sizes for axis in range(3)]
@@ -182,6 +190,7 @@ def _map(
     maps = node_measures(weights, nodes.centres, config.bands_mm)
     return maps, {
         "threshold": graph.threshold, "density": graph.density, "n_samples": int(free.kept.sum()),
+        "n_censored": int((~free.kept).sum()),
         "n_constant": graph.n_constant, "n_voxels_left_out": n_bad,
         "degrees_of_freedom": free.degrees_of_freedom,
     }  # fmt: skip

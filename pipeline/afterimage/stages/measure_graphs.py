@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field, field_validator
 
+from afterimage.bids.entities import natural_key
 from afterimage.bids.names import unit_of
 from afterimage.connectivity.graph_measures import modules, node_measures, strongest
 from afterimage.errors import InputError
@@ -17,7 +18,7 @@ from afterimage.io.arrays import open_dataset
 from afterimage.io.tables import write_tsv
 from afterimage.settings import StageConfig
 
-VERSION = 1
+VERSION = 2
 CITES = ("rubinov2010", "blondel2008")
 
 log = logging.getLogger("afterimage")
@@ -61,7 +62,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What the stage writes: one row a density and region."""
+    """What the stage writes: one row a density and region, over all sessions and for each."""
 
     table: Path
 
@@ -69,7 +70,7 @@ class Outputs:
 def run(
     inputs: Inputs, outputs: Outputs, config: Config, *, threads: int = 1, device: str = "cpu"
 ) -> None:
-    """Measure the graph of the connectivity averaged over recordings, at every density."""
+    """Measure the graph of connectivity averaged over recordings, of all and of each session."""
     with open_dataset(inputs.connectivity) as dataset:
         measures = dataset["measure"].values.astype(str).tolist()
         if config.measure not in measures:
@@ -79,29 +80,44 @@ def run(
                 found=f"the measures {', '.join(measures)}", expected=config.measure,
                 fix="set measure_graphs.measure to one of connect.measures",
             )  # fmt: skip
-        matrix = dataset["connectivity"].values[:, measures.index(config.measure)].mean(axis=0)
-        names = dataset["roi"].values.astype(str)
-        networks = dataset["network"].values.astype(str)
+        matrices = dataset["connectivity"].values[:, measures.index(config.measure)]
+        sessions = dataset["session"].values.astype(str)
+        about = {"roi": dataset["roi"].values.astype(str).tolist(),
+                 "network": dataset["network"].values.astype(str).tolist()}  # fmt: skip
         centres = np.stack([dataset[axis].values for axis in "xyz"], axis=1)
+    names = sorted(set(sessions.tolist()), key=natural_key)
     rows: list[dict[str, Any]] = []
-    columns = ["density", "roi", "network"]
+    for session in ["n/a", *(names if len(names) > 1 else [])]:
+        own = matrices if session == "n/a" else matrices[sessions == session]
+        for row in _measure(own.mean(axis=0), centres, config, unit_of(inputs.connectivity)):
+            node = row.pop("node")
+            rows.append({
+                "density": row.pop("density"), "roi": about["roi"][node],
+                "network": about["network"][node], "session": session,
+                "n_sessions": len(names) if session == "n/a" else 1, **row,
+            })  # fmt: skip
+    outputs.table.parent.mkdir(parents=True, exist_ok=True)
+    write_tsv(outputs.table, rows, list(rows[0]))
+
+
+def _measure(
+    matrix: np.ndarray, centres: np.ndarray, config: Config, where: str
+) -> list[dict[str, Any]]:
+    """Measure the graph of one matrix, (n_regions, n_regions): a row a density and node."""
+    rows = []
     for density in config.densities:
-        graph = strongest(matrix, density, where=unit_of(inputs.connectivity))
+        graph = strongest(matrix, density, where=where)
         found = node_measures(graph, centres, config.bands_mm)
         labels, modularity = modules(
             graph, resolution=config.resolution, n_starts=config.n_starts,
             random_state=config.random_state or 0,
         )  # fmt: skip
-        columns += [name for name in found if name not in columns]
         rows += [
             {
-                "density": density, "roi": name, "network": network, "module": int(label),
-                "modularity": modularity,
-                **{key: values[index].item() for key, values in found.items()},
+                "density": density, "node": node,
+                **{key: values[node].item() for key, values in found.items()},
+                "module": label, "modularity": modularity,
             }
-            for index, (name, network, label) in enumerate(
-                zip(names.tolist(), networks.tolist(), labels.tolist(), strict=True)
-            )
+            for node, label in enumerate(labels.tolist())
         ]  # fmt: skip
-    outputs.table.parent.mkdir(parents=True, exist_ok=True)
-    write_tsv(outputs.table, rows, [*columns, "module", "modularity"])
+    return rows

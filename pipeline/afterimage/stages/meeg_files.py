@@ -184,6 +184,7 @@ def _coordinates(units: Units) -> dict[str, np.ndarray]:
         "name": units.name,
         "kind": units.kind,
         **{axis: units.positions[:, number] for number, axis in enumerate("xyz")},
+        **{f"o{axis}": units.orientations[:, number] for number, axis in enumerate("xyz")},
         "roi": np.full(len(units), "n/a"),
     }
 

@@ -167,6 +167,26 @@ class People:
         return np.stack(rows)
 
 
+def rows_of_sessions(found: np.ndarray, sessions: str) -> list[tuple[str, np.ndarray]]:
+    """Return the rows that a person becomes: session, empty for the mean of all, and recordings.
+
+    Parameters
+    ----------
+    found : array of str, shape (n_recordings,)
+        Session of each recording.
+    sessions : str
+        As for `read_people`.
+    """
+    known = sorted(set(found.tolist()), key=natural_key)
+    if sessions == "mean":
+        return [("", np.arange(len(found)))]
+    if sessions in ("first", "all"):
+        wanted = known[:1] if sessions == "first" else known
+    else:
+        wanted = [name for name in known if name == sessions]
+    return [(name, np.flatnonzero(found == name)) for name in wanted]
+
+
 def read_people(files: Sequence[Path], sessions: str) -> People | None:
     """Say who has connectivity on a set of regions; None where regions are each person's own.
 
@@ -191,15 +211,7 @@ def read_people(files: Sequence[Path], sessions: str) -> People | None:
             own = dataset["measure"].values.astype(str).tolist()
             stems = dataset["recording"].values.astype(str)
             n_out, n_used = dataset["n_censored"].values, dataset["n_samples"].values
-        known = sorted(set(found.tolist()), key=natural_key)
-        if sessions == "mean":
-            rows = [("", np.arange(len(found)))]
-        elif sessions in ("first", "all"):
-            wanted = known[:1] if sessions == "first" else known
-            rows = [(name, np.flatnonzero(found == name)) for name in wanted]
-        else:
-            rows = [(n, np.flatnonzero(found == n)) for n in known if n == sessions]
-        for label, chosen in rows:
+        for label, chosen in rows_of_sessions(found, sessions):
             subjects.append(entity(path, "sub"))
             labels.append(label)
             paths.append(path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,22 +12,23 @@ import numpy as np
 from pydantic import Field
 
 from afterimage.bids.names import entity
+from afterimage.connectivity.cycle_classifier import out_of_fold
 from afterimage.errors import AfterimageError, InputError
 from afterimage.evaluation import phenotypes
 from afterimage.evaluation.statistics import holm
 from afterimage.io.tables import write_tsv
 from afterimage.settings import Settings, StageConfig
-from afterimage.stages.phenotype_files import (
-    Column,
-    People,
-    mean_displacement,
-    read_column,
-    read_people,
-    tangent_vectors,
+from afterimage.stages.graph_files import VOXELS, read_mapped
+from afterimage.stages.phenotype_features import (
+    PEOPLE_TABLE,
+    Features,
+    columns_of,
+    make_features,
 )
+from afterimage.stages.phenotype_files import Column, People, read_column, read_people
 from afterimage.stages.runner import record_skipped
 
-VERSION = 1
+VERSION = 2
 CITES = ("varoquaux2017", "an2007", "winkler2015", "snoek2019", "dadi2019")
 
 log = logging.getLogger("afterimage")
@@ -38,7 +39,6 @@ COLUMNS = (
 )  # fmt: skip
 #: Numbers with this many values or fewer are taken as classes.
 FEW_VALUES = 2
-PEOPLE_TABLE = "participants.tsv"
 
 
 class Target(Settings):
@@ -71,6 +71,34 @@ class Config(StageConfig):
     tangent_repeats: int = Field(
         1, ge=1, description="repeats of the folds that the tangent space is made for"
     )
+    graph_measures: tuple[
+        Literal["degree", "strength", "distance", "clustering", "cycles", "modules"], ...
+    ] = Field(
+        ("degree", "strength", "distance", "clustering", "cycles", "modules"),
+        description="measures of the graphs of regions, from measure_graphs; distance: degree by "
+        "band of distance; modules: which regions share one",
+    )
+    graph_density: float | None = Field(
+        None, gt=0, le=1, description="of these graphs; default: the first of measure_graphs"
+    )
+    voxel_maps: tuple[str, ...] = Field(
+        ("cycles",),
+        description="maps of map_graphs that tell classes apart where they were made, in a standard "
+        "space: degree, strength, cycles, clustering",
+    )
+    mask_percent: float = Field(
+        10.0,
+        gt=0,
+        le=100,
+        description="share of the voxels' nodes in the mask of every fold, in %",
+    )
+    n_components: int = Field(
+        10, ge=1, description="principal components of the nodes in the mask"
+    )
+    map_repeats: int = Field(1, ge=1, description="repeats of the folds, for maps of voxels")
+    map_permutations: int = Field(
+        200, ge=100, description="permutations for maps of voxels, n_permutations at most"
+    )
     max_reference: int = Field(
         100, ge=2, description="people that a reference of the tangent space is made of, at most"
     )
@@ -102,12 +130,17 @@ class Config(StageConfig):
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the stage reads: connectivity and series, tables of phenotypes, motion of scans."""
+    """What the stage reads: connectivity and series, tables of phenotypes, motion of scans.
+
+    Of graphs, the tables of regions (`graphs`) and the maps of voxels (`maps`).
+    """
 
     connectivity: tuple[Path, ...]
     series: tuple[Path, ...] = ()
     tables: tuple[Path, ...] = ()
     motion: tuple[Path, ...] = ()
+    graphs: tuple[Path, ...] = ()
+    maps: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -115,16 +148,6 @@ class Outputs:
     """What the stage writes."""
 
     scores: Path
-
-
-@dataclass(frozen=True, eq=False)
-class Features:
-    """One set of features: products of all pairs of rows, for every repeat and fold."""
-
-    name: str
-    role: str
-    protocol: str
-    products: list[list[np.ndarray]]
 
 
 def run(
@@ -150,10 +173,18 @@ def run(
         except AfterimageError as error:
             errors.append(error)
             rows.append({"target": name, "note": error.what})
+    if inputs.maps and config.voxel_maps:
+        by_seg[VOXELS] = list(inputs.maps)
     for seg, files in by_seg.items() if columns else ():
         try:
-            everybody = read_people(files, config.sessions)
-            if everybody is not None:
+            everybody: People | str | None
+            if seg == VOXELS:
+                everybody = read_mapped(files, config.sessions)
+            else:
+                everybody = read_people(files, config.sessions)
+            if isinstance(everybody, str):
+                rows += [{"target": name, "seg": seg, "note": everybody} for name in columns]
+            elif everybody is not None:
                 _predict_all(everybody, columns, inputs, config, rows, errors)
         except AfterimageError as error:
             errors.append(error)
@@ -197,8 +228,8 @@ def _predict_all(
     )
     confounds = None
     if config.confounds:
-        confounds = _columns(people, inputs, config.confounds, missing=errors)
-    features = list(_features(people, folds, inputs, config, errors))
+        confounds = columns_of(people, inputs, config.confounds, missing=errors)
+    features = list(make_features(people, folds, inputs, config, errors))
     for name, column in columns.items():
         try:
             rows += _predict(name, column, people, folds, features, confounds, sites, config)
@@ -211,79 +242,6 @@ def _labels(people: People, inputs: Inputs, column: str) -> np.ndarray:
     """Return the label of a column for every row; a person without one is a group of their own."""
     values = read_column(inputs.tables, PEOPLE_TABLE, column).values if column else {}
     return np.array([values.get(s, f"sub-{s}") for s in people.subjects])
-
-
-def _columns(
-    people: People,
-    inputs: Inputs,
-    names: Sequence[str],
-    missing: list[AfterimageError] | None = None,
-) -> np.ndarray:
-    """Return columns of participants.tsv as numbers, (n_rows, n_columns); absent ones are left out."""
-    found = [np.zeros((len(people.subjects), 0))]
-    for name in names:
-        try:
-            column = read_column(inputs.tables, PEOPLE_TABLE, name)
-        except InputError as error:
-            if missing is not None:
-                missing.append(error)
-            continue
-        found.append(column.numbers(people.subjects))
-    return np.concatenate(found, axis=1)
-
-
-def _features(
-    people: People,
-    folds: phenotypes.Folds,
-    inputs: Inputs,
-    config: Config,
-    errors: list[AfterimageError],
-) -> Iterator[Features]:
-    """Yield the rivals, then every set of features of the brain."""
-    own = f"{folds.protocol}; nested"
-    motion = np.array(people.censored)[:, None]
-    moved = mean_displacement(inputs.motion)
-    if moved:
-        known = np.array([[moved.get(s, np.nan)] for s in people.subjects])
-        motion = np.concatenate([motion, known], axis=1)
-    stated = _columns(people, inputs, config.motion, missing=errors)
-    covariates = _columns(people, inputs, config.covariates)
-    for name, table in (
-        ("motion", np.concatenate([motion, stated], axis=1)),
-        ("phenotypes", covariates),
-    ):
-        spread = np.nan_to_num(np.where(np.isfinite(table), table, np.nan))
-        if table.shape[1] and (spread.max(axis=0) > spread.min(axis=0)).any():
-            products = []
-            for parts in folds.repeats:
-                scaled = [phenotypes.standardised(table, train) for train, _ in parts]
-                products.append([values @ values.T for values in scaled])
-            yield Features(name, "rival", f"{own}; scaled by training people", products)
-    for measure in people.measures:
-        if measure == "tangent":  # made with one's own recordings: here others make the reference
-            continue
-        try:
-            matrix = phenotypes.gram(people.edges(measure))
-        except AfterimageError as error:
-            errors.append(error)
-            continue
-        products = [[matrix] * len(parts) for parts in folds.repeats]
-        yield Features(measure, "features", own, products)
-    if config.tangent and people.seg != "sensors" and inputs.series:
-        try:
-            n_repeats = min(config.tangent_repeats, len(folds.repeats))
-            products = []
-            for parts in folds.repeats[:n_repeats]:
-                products.append([
-                    phenotypes.gram(
-                        tangent_vectors(people, inputs.series, train, config.max_reference, number)
-                    )
-                    for number, (train, _) in enumerate(parts)
-                ])  # fmt: skip
-            protocol = f"{own}; reference of training people, first {n_repeats} of the repeats"
-            yield Features("tangent", "features", protocol, products)
-        except AfterimageError as error:
-            errors.append(error)
 
 
 def _encode(
@@ -351,37 +309,82 @@ def _predict(
     metrics = ["r", "r2"]
     if classes:
         metrics = ["balanced_accuracy", *(["auc"] if labels.shape[2] == 2 else [])]
-        said = f"{config.classifier}, {said}"
     if len(subjects) > len(set(subjects.tolist())):
         said += f"; {len(set(subjects.tolist()))} people"
     if confounds is not None and confounds.shape[1]:
         said += f"; without {', '.join(config.confounds)}"
     table: list[dict[str, Any]] = []
     for one in features:
-        products = [
-            [
-                matrix[np.ix_(rows, rows)]
-                for matrix, (_, test) in zip(matrices, parts, strict=True)
-                if test[rows].any()
-            ]
-            for matrices, parts in zip(one.products, folds.repeats, strict=False)
-        ]
-        guess = phenotypes.cross_validate(
-            products, every, own,
-            confounds=confounds[rows] if confounds is not None and one.role != "rival" else None,
-            logistic=classes and config.classifier == "logistic", random_state=seed,
-        )  # fmt: skip
+        if one.maps is not None and not classes:
+            continue  # discriminants tell classes apart
+        truth, guess = _guess(one, rows, every, own, folds, confounds, config)
         for metric in metrics:
             scored = phenotypes.score(
-                every, guess, own, metric,
+                truth, guess, own, metric,
                 n_bootstraps=config.n_bootstraps, random_state=seed,
             )  # fmt: skip
             table.append(scored.row() | {
                 "target": name, "seg": people.seg, "features": one.name, "role": one.role,
-                "protocol": f"{said}; {one.protocol}",
+                "protocol": f"{_fit_name(one, config, classes)}{said}; {one.protocol}",
             })  # fmt: skip
     for metric in metrics:
         tests = [r for r in table if r["metric"] == metric and r["role"] == "features"]
         for row, p in zip(tests, holm([r["p"] for r in tests]), strict=True):
             row["p_holm"] = float(p)
     return table
+
+
+def _fit_name(one: Features, config: Config, classes: bool) -> str:
+    """Name the classifier, before the classes; of numbers, what is said names it."""
+    if not classes:
+        return ""
+    return "" if one.maps is not None else f"{config.classifier}, "
+
+
+def _guess(
+    one: Features,
+    rows: np.ndarray,
+    every: np.ndarray,
+    own: phenotypes.Folds,
+    folds: phenotypes.Folds,
+    confounds: np.ndarray | None,
+    config: Config,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the labels, as they are and permuted, and what is predicted for each.
+
+    Parameters
+    ----------
+    one : Features
+        Of all people.
+    rows : array of int
+        People with a value.
+    every : array of shape (n_rows, 1 + n_permutations, n_outputs)
+    own, folds : Folds
+        Of these rows, and of all people.
+    """
+    seed = config.random_state or 0
+    if one.maps is not None:
+        kept = every[:, : 1 + config.map_permutations]
+        outputs = [
+            out_of_fold(
+                one.maps[rows], kept.argmax(axis=2), parts, n_classes=kept.shape[2],
+                mask_percent=config.mask_percent, n_components=config.n_components,
+                random_state=seed,
+            )
+            for parts in own.repeats[: config.map_repeats]
+        ]  # fmt: skip
+        return kept, np.stack(outputs)
+    products = [
+        [
+            matrix[np.ix_(rows, rows)]
+            for matrix, (_, test) in zip(matrices, parts, strict=True)
+            if test[rows].any()
+        ]
+        for matrices, parts in zip(one.products, folds.repeats, strict=False)
+    ]
+    guess = phenotypes.cross_validate(
+        products, every, own,
+        confounds=confounds[rows] if confounds is not None and one.role != "rival" else None,
+        logistic=every.ndim == 3 and config.classifier == "logistic", random_state=seed,
+    )  # fmt: skip
+    return every, guess

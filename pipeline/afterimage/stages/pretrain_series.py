@@ -25,7 +25,7 @@ from afterimage.stages.series_recordings import (
     groups_of,
     held_out,
     people_table,
-    read_recordings,
+    read_common,
 )
 
 if TYPE_CHECKING:
@@ -92,10 +92,10 @@ def run(
     (name, settings), *others = config.models.items()
     if others:
         raise ValueError("one job trains one model")
-    recordings = read_recordings(inputs.series)
+    recordings = read_common(inputs.series)
     random_state = config.random_state or 0
     people = people_table(inputs.participants)
-    groups = groups_of(recordings.items, people, config.group_column)
+    groups = groups_of([item.subject for item in recordings.items], people, config.group_column)
     test = held_out(groups, config.test_fraction, random_state)
     settings = settings.model_copy(update={"random_state": random_state})
     model = MASKED_MODELS.get(settings.kind)(settings)
@@ -139,10 +139,10 @@ def prepare_all(model: Any, items: Sequence[Any]) -> tuple[list[Any], list[int],
     prepared, usable, errors = [], [], []
     for place, item in enumerate(items):
         try:
-            one = prepare(item.series, item.kept)
+            one = prepare(np.ascontiguousarray(item.values), item.kept)
             model.tokens(one)
         except InputError as error:
-            error.where = " ".join(f"{k} {v}" for k, v in item.entities.items() if v != "n/a")
+            error.where = f"sub-{item.subject} {item.name}"
             errors.append(error)
         else:
             prepared.append(one)

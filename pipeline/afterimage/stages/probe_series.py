@@ -21,16 +21,16 @@ from afterimage.stages.pretrain_series import prepare_all
 from afterimage.stages.runner import record_skipped
 from afterimage.stages.series_recordings import (
     MISSING,
-    Recording,
     groups_of,
     labels_of,
     people_table,
-    read_recordings,
+    read_common,
 )
 
 if TYPE_CHECKING:
     from afterimage.evaluation.probes import Labelled, ProbeScore
     from afterimage.pretraining.masked_model import MaskedModel, Prepared
+    from afterimage.stages.series_files import Recording
 
 VERSION = 1
 CITES = ("alain2017", "ojala2010", "phipson2010")
@@ -90,7 +90,7 @@ def run(
 
     weights, card = load_weights(inputs.model)
     model = MASKED_MODELS.get(card["settings"]["kind"]).from_state(weights, card)
-    found = read_recordings(inputs.series)
+    found = read_common(inputs.series)
     if found.regions.tolist() != card["regions"]:
         raise InputError(
             "the model was trained on other regions", where=str(inputs.model),
@@ -100,7 +100,7 @@ def run(
     prepared, usable, errors = prepare_all(model, found.items)
     items = [found.items[place] for place in usable]
     people = people_table(inputs.participants)
-    groups = groups_of(items, people, card["group_column"])
+    groups = groups_of([item.subject for item in items], people, card["group_column"])
     test = np.isin(groups, card["test_groups"])
     rivals = representations(model, prepared, config)
     work = derivative_root(outputs.table) / "work" / "probe_series" / card["name"]

@@ -62,8 +62,10 @@ def _graphs(path: Path) -> list[RegionGraph]:
     """Read the graphs of the regions of one subject, by density; none where they are absent."""
     by_density: dict[str, list[Row]] = {}
     for row in read_tsv(path) if path.is_file() else []:
+        if row["session"] != "n/a":
+            continue  # the matrices that are shown are over all sessions
         by_density.setdefault(row["density"], []).append(row)
-    about = ("density", "roi", "network", "module", "modularity")
+    about = ("density", "roi", "network", "session", "n_sessions", "module", "modularity")
     return [
         RegionGraph(
             float(density),

@@ -25,15 +25,19 @@ from afterimage.settings import StageConfig
 from afterimage.stages import (
     evaluate_connectivity,
     evaluate_subjects,
+    factor_connectome,
     generate_connectivity,
     predict_phenotypes,
     report_stages,
+    train_tokenizer,
 )
 from afterimage.stages.report_connectivity import read_group_connectivity
+from afterimage.stages.report_factors import read_factors
 from afterimage.stages.report_pretraining import read_pretraining
 from afterimage.stages.report_time import read_condition_notes, read_conditions, read_timing
+from afterimage.stages.report_tokenizers import read_tokenizers
 
-VERSION = 3
+VERSION = 4
 CITES = ("molder2021", "gorgolewski2016")
 
 #: Connections whose distribution is drawn, at most.
@@ -67,8 +71,10 @@ class Inputs:
     subjects: Path | None = None
     connectivity: Path | None = None
     pretraining: tuple[Path, ...] = ()
+    tokenizers: tuple[Path, ...] = ()
     phenotypes: Path | None = None
     generative: Path | None = None
+    factors: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -122,12 +128,16 @@ def build(root: Path, config: Config) -> str:
     predicted = read_tsv(phenotypes) if phenotypes.is_file() else []
     generative = root / "group" / "generative.tsv"
     generated = read_tsv(generative) if generative.is_file() else []
+    factored = read_factors(root)
+    tokenizers = read_tokenizers(root / "group" / "tokenizers")
     group_stages = [
         StageRun(name, module.VERSION, cites=module.CITES)
         for name, module, made in (
             ("evaluate_connectivity", evaluate_connectivity, connectivity),
+            ("factor_connectome", factor_connectome, factored),
             ("predict_phenotypes", predict_phenotypes, predicted),
             ("generate_connectivity", generate_connectivity, generated),
+            ("train_tokenizer", train_tokenizer, tokenizers),
         )
         if made
     ]
@@ -139,6 +149,7 @@ def build(root: Path, config: Config) -> str:
             condition_notes=read_condition_notes(root / "group" / "conditions.tsv"),
             connectivity=connectivity,
             phenotypes=predicted,
+            factored=factored,
             generated=generated,
             generated_values=_generated_values(root) if generated else None,
             leak_linter=[*_linter(root, labels), *_across_subjects(root, labels)],
@@ -159,6 +170,7 @@ def build(root: Path, config: Config) -> str:
             config_changes=[ConfigChange(*map(str, change)) for change in config.changes],
             headline_metric=config.headline_metric,
             pretraining=read_pretraining(root / "group" / "pretraining"),
+            tokenizers=tokenizers,
             facts=report_stages.facts(config.sections),
         )
     )

@@ -285,6 +285,8 @@ _WORDS = {
     "compcor": "CompCor components",
     "wm_csf": "the signals of white matter and fluid",
     "global_signal": "the global signal",
+    "signal_derivatives": "derivatives of these signals",
+    "signal_squares": "squares of these signals",
 }
 
 

@@ -43,6 +43,8 @@ STAGES = (
     "fit_responses",
     "clean_meeg",
     "epoch_meeg",
+    "train_tokenizer",
+    "tokenize",
     "prepare_responses",
     "connect_dynamic",
     "couple_states",

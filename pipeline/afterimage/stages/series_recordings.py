@@ -1,4 +1,4 @@
-"""What the pretraining stages share: recordings of all people, their labels, and one split."""
+"""What stages that learn from all people share: recordings, their labels, and one split."""
 
 from __future__ import annotations
 
@@ -9,29 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from afterimage.errors import AfterimageError, ConfigError, InputError
-from afterimage.io.series import open_series
 from afterimage.io.tables import read_tsv
+from afterimage.stages.series_files import Recording, read_recording, varies
 
 #: Share of regions without a signal above which a recording is left out.
 MAX_ABSENT = 0.2
 MISSING = ("", "n/a")
-
-
-@dataclass(frozen=True, eq=False)
-class Recording:
-    """One run of region series.
-
-    Attributes
-    ----------
-    entities : dict of str
-        ``subject``, ``session``, ``task``, ``run``; ``n/a`` where a recording has none.
-    series : array of float32, (n_times, n_regions)
-    kept : array of bool, (n_times,)
-    """
-
-    entities: dict[str, str]
-    series: np.ndarray
-    kept: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,45 +35,36 @@ class Recordings:
     left_out: list[AfterimageError]
 
 
-def read_recordings(paths: Sequence[Path]) -> Recordings:
+def read_common(paths: Sequence[Path]) -> Recordings:
     """Read series of several people; what cannot be used is left out and said.
 
     The regions are those of the largest number of recordings that agree on them; of these, the
     ones that are finite and change in every recording.
     """
-    found: list[tuple[Path, Recording, tuple[str, ...]]] = []
+    found: list[tuple[Path, Recording]] = []
     errors: list[AfterimageError] = []
     for path in paths:
         try:
-            with open_series(path) as file:
-                names = file.units.get("name", file.units.get("roi", np.zeros(0, str)))
-                if not file.n_times:
-                    continue  # left out, and reported, by the stage that made it
-                entities = {
-                    key: str(file.attrs.get(key, "") or "n/a")
-                    for key in ("subject", "session", "task", "run")
-                }
-                recording = Recording(entities, file.read(), ~file.censored)
+            recording = read_recording(path)
         except InputError as error:
             errors.append(error)
             continue
-        if len(names) != recording.series.shape[1]:
-            names = np.array([str(i) for i in range(recording.series.shape[1])])
-        found.append((path, recording, tuple(names)))
+        if isinstance(recording, Recording) and len(recording.values):
+            found.append((path, recording))  # others were reported by the stage that made them
     if not found:
         raise InputError(
             "there is no series to learn from", found=f"{len(paths)} files, none usable",
             expected="region series of two or more people", fix="see what the series stage reports",
         )  # fmt: skip
-    atlases = [names for *_, names in found]
+    atlases = [tuple(recording.names.tolist()) for _, recording in found]
     regions = max(dict.fromkeys(atlases), key=atlases.count)
     items, present = [], np.ones(len(regions), bool)
-    for path, recording, named in found:
-        values = recording.series[recording.kept]
+    for (path, recording), named in zip(found, atlases, strict=True):
+        values = recording.used()
         here = np.zeros(len(named), bool)
         if len(values) > 1:
             here = np.isfinite(values).all(0)
-            here[here] = np.ptp(values[:, here], axis=0) > 0
+            here[here] = varies(values[:, here])
         if named != regions or 1 - here.mean() > MAX_ABSENT:
             errors.append(
                 InputError(
@@ -111,11 +85,7 @@ def read_recordings(paths: Sequence[Path]) -> Recordings:
             "no region has a signal in every recording", found=f"{len(items)} recordings",
             expected="one region or more", fix="leave out recordings of small coverage",
         )  # fmt: skip
-    items = [
-        Recording(item.entities, np.ascontiguousarray(item.series[:, present]), item.kept)
-        for item in items
-    ]
-    return Recordings(items, np.array(regions)[present], errors)
+    return Recordings([item.select(present) for item in items], np.array(regions)[present], errors)
 
 
 def people_table(participants: Path | None) -> dict[str, dict[str, str]]:
@@ -127,18 +97,17 @@ def people_table(participants: Path | None) -> dict[str, dict[str, str]]:
 
 
 def groups_of(
-    items: Sequence[Recording], people: dict[str, dict[str, str]], column: str
+    subjects: Sequence[str], people: dict[str, dict[str, str]], column: str
 ) -> np.ndarray:
     """Return what must not be split of each recording: its family or site, else its person."""
     if column and not any(column in row for row in people.values()):
         raise ConfigError(
             "the column of groups is not in participants.tsv", found=column,
             expected=", ".join(next(iter(people.values()), {})) or "a participants.tsv",
-            fix="change pretrain_series.group_column, or leave it empty",
+            fix="change group_column, or leave it empty",
         )  # fmt: skip
     groups = []
-    for item in items:
-        subject = item.entities["subject"]
+    for subject in subjects:
         value = people.get(subject, {}).get(column, "n/a") if column else "n/a"
         groups.append(f"sub-{subject}" if value in MISSING else f"{column}-{value}")
     return np.array(groups)
@@ -149,7 +118,7 @@ def held_out(groups: np.ndarray, test_fraction: float, random_state: int) -> np.
     names = np.unique(groups)
     if len(names) < 2:
         raise InputError(
-            "pretraining needs people to be held out", found=f"{len(names)} group",
+            "learning needs people to be held out", found=f"{len(names)} group",
             expected="two people (or families) or more", fix="add people",
         )  # fmt: skip
     n_test = int(np.clip(round(test_fraction * len(names)), 1, len(names) - 1))
@@ -162,11 +131,11 @@ def labels_of(
 ) -> list[str]:
     """Return the label of each recording: of its person, or its own session, task or run."""
     if column in ("session", "task", "run"):
-        return [item.entities[column] for item in items]
+        return [str(getattr(item, column)) for item in items]
     if not any(column in row for row in people.values()):
         known = [*next(iter(people.values()), {}), "session", "task", "run"]
         raise ConfigError(
             "a label is unknown", found=column, expected=", ".join(known),
             fix="change probe_series.labels",
         )  # fmt: skip
-    return [people.get(item.entities["subject"], {}).get(column, "n/a") for item in items]
+    return [people.get(item.subject, {}).get(column, "n/a") for item in items]

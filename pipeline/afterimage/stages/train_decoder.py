@@ -26,7 +26,7 @@ from afterimage.io.trials import average_repeats, open_reader, read_layout, read
 from afterimage.io.weights import save_weights
 from afterimage.settings import StageConfig
 
-VERSION = 2
+VERSION = 3
 CITES = ("duprelatour2022",)
 
 if TYPE_CHECKING:

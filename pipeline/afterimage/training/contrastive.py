@@ -4,6 +4,8 @@ The loss is that of Benchetrit et al. 2023 (arXiv:2310.19812): lambda * CLIP + (
 Image features are normalised, brain features are not, and their length sets the temperature. What
 differs: images are projected too, linearly (as in NeuroBridge, arXiv:2511.06836): normalised whole,
 an image that varies most in what a brain does not show would be found less often than it could be.
+An encoder that begins as a model of responses compares by likelihood instead: the length of an
+image, in each brain, says how large a response it should have made.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss, normalize
 
+from afterimage.networks.subject_layers import SubjectLayers
 from afterimage.training.loop import Batch, EarlyStopping, LoopSettings, train
 
 
@@ -38,18 +41,15 @@ class Trials:
     places: np.ndarray  # float32 (n_units, 2)
 
 
-def image_to_brain_loss(brain: Tensor, images: Tensor, stimulus: Tensor) -> Tensor:
+def image_to_brain_loss(logits: Tensor, stimulus: Tensor) -> Tensor:
     """InfoNCE from a trial to the images of the batch; the same image again is no negative.
 
     Parameters
     ----------
-    brain : Tensor, (n, n_features)
-        Any length: it sets how sure the model is.
-    images : Tensor, (n, n_features)
-        Row i belongs to trial i; used at length 1.
+    logits : Tensor, (n, n)
+        Similarity of trial (row) and image (column); image i belongs to trial i.
     stimulus : Tensor of int64, (n,)
     """
-    logits = brain.float() @ normalize(images.float(), dim=-1).T
     own = torch.arange(len(logits), device=logits.device)
     duplicate = (stimulus[:, None] == stimulus[None]) & (own[:, None] != own[None])
     return cross_entropy(logits.masked_fill(duplicate, -torch.inf), own)
@@ -68,14 +68,22 @@ class BrainToImage(nn.Module):
         Dimensions in which brain and image meet.
     contrastive_weight : float
         lambda.
+    n_subjects : int, optional
+        Compare by likelihood, with matrices of so many subjects; default: by cosine.
     """
 
     def __init__(
-        self, network: Any, n_features: int, n_embedding: int, contrastive_weight: float
+        self,
+        network: Any,
+        n_features: int,
+        n_embedding: int,
+        contrastive_weight: float,
+        n_subjects: int = 0,
     ) -> None:
         super().__init__()
         self.network = network
         self.contrastive_weight = contrastive_weight
+        self.sizes: Any = SubjectLayers(n_subjects, n_embedding) if n_subjects else None
         self.contrastive = nn.Linear(network.n_representation, n_embedding)
         self.images = nn.Linear(n_features, n_embedding, bias=False)
         self.regression = nn.Linear(n_embedding, n_features)
@@ -86,6 +94,29 @@ class BrainToImage(nn.Module):
         embedding = self.contrastive(encoded)
         return encoded, embedding, self.regression(embedding)
 
+    def similarity(self, embedding: Tensor, images: Tensor, subjects: Tensor) -> Tensor:
+        """Compare trials and images where they meet.
+
+        By likelihood it is b'a - |M a|^2 / 2 for a trial b and an image a, the log-likelihood of
+        the image up to a constant of the trial, if b'a is the response filtered for what a
+        evokes, and |M a| the size of it, M being the subject's matrix. Else b'a / |a|.
+
+        Parameters
+        ----------
+        embedding : Tensor, (m, n_embedding)
+        images : Tensor, (g, n_embedding)
+        subjects : Tensor of int64, (m,)
+
+        Returns
+        -------
+        Tensor, (m, g)
+        """
+        embedding, images = embedding.float(), images.float()
+        if self.sizes is None:
+            return embedding @ normalize(images, dim=-1).T
+        sizes = [(images @ one.T).square().sum(1) for one in self.sizes.matrices]
+        return embedding @ images.T - 0.5 * torch.stack(sizes)[subjects]
+
     def forward(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """Loss of a batch; dropout follows from the generator, so that a run can resume."""
         seed = int(torch.randint(2**62, (1,), generator=generator))
@@ -94,7 +125,8 @@ class BrainToImage(nn.Module):
             torch.manual_seed(seed)
             _, embedding, predicted = self.encode(batch)
         images = self.images(batch["targets"])
-        contrast = image_to_brain_loss(embedding, images, batch["stimulus"])
+        logits = self.similarity(embedding, images, batch["subjects"])
+        contrast = image_to_brain_loss(logits, batch["stimulus"])
         error = mse_loss(predicted.float(), batch["targets"])
         share = self.contrastive_weight
         return share * contrast + (1 - share) * error
@@ -137,18 +169,15 @@ def encode(model: BrainToImage, trials: Trials, indices: np.ndarray) -> list[np.
         return [part.float().cpu().numpy() for part in model.encode(batch)]
 
 
-def ranks(embedding: np.ndarray, targets: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """Rank (0: first) of each trial's own stimulus among all, by cosine; ties count in full.
+def ranks(scores: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Rank (0: first) of each trial's own stimulus among all; ties count in full.
 
     Parameters
     ----------
-    embedding : (m, n_features)
-    targets : (g, n_features)
+    scores : (m, g)
     own : int (m,)
-        Row of the own stimulus in targets.
+        Column of the own stimulus.
     """
-    lengths = np.linalg.norm(targets, axis=1, keepdims=True)
-    scores = embedding @ (targets / np.maximum(lengths, 1e-12)).T
     mine = np.take_along_axis(scores, own[:, None], 1)
     found: np.ndarray = (scores >= mine).sum(1) - 1
     return found
@@ -159,19 +188,32 @@ def held_out_score(
 ) -> float:
     """Minus the mean log rank of the own image among those of the same trials."""
     candidates, own = np.unique(trials.stimulus[validation], return_inverse=True)
-    images = project_images(model, trials.targets[candidates])
-    logs = [
-        np.log1p(ranks(encode(model, trials, part)[1], images, row))
-        for part, row in zip(_pieces(validation, chunk), _pieces(own, chunk), strict=True)
-    ]
+    targets = trials.targets[candidates]
+    logs = []
+    for part, row in zip(_pieces(validation, chunk), _pieces(own, chunk), strict=True):
+        embedding = encode(model, trials, part)[1]
+        logs.append(np.log1p(ranks(compare(model, embedding, targets, trials.subject[part]), row)))
     return -float(np.concatenate(logs).mean())
 
 
-def project_images(model: BrainToImage, targets: np.ndarray) -> np.ndarray:
-    """Image features, standardised (g, n_features), where they meet the brain's embedding."""
-    weight = model.images.weight.detach().float().cpu().numpy()
-    projected: np.ndarray = targets @ weight.T
-    return projected
+def compare(
+    model: BrainToImage, embedding: np.ndarray, targets: np.ndarray, subject: np.ndarray
+) -> np.ndarray:
+    """Similarity of trials and images, float32 (m, g); see `BrainToImage.similarity`.
+
+    Parameters
+    ----------
+    embedding : (m, n_embedding)
+    targets : (g, n_features)
+        Features of the images, standardised as those of the fit.
+    subject : int, (m,)
+    """
+    device = next(model.parameters()).device
+    with torch.inference_mode():
+        parts = (torch.from_numpy(part).to(device) for part in (embedding, targets, subject))
+        brain, images, subjects = parts
+        found = model.similarity(brain, model.images(images), subjects)
+        return found.float().cpu().numpy()
 
 
 def fit_encoder(

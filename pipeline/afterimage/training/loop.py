@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,9 @@ class LoopSettings(Settings):
 
     n_steps: int = Field(default=1000, ge=1, description="Optimiser steps.")
     batch_size: int = Field(default=32, ge=1, description="Examples in a step.")
+    n_parts: int = Field(
+        default=1, ge=1, description="Parts of a step, one in memory at a time; gradients add up."
+    )
     learning_rate: float = Field(default=1e-3, gt=0, description="Highest learning rate of AdamW.")
     weight_decay: float = Field(default=0.01, ge=0, description="Decoupled weight decay of AdamW.")
     warmup_steps: int = Field(default=50, ge=0, description="Steps of rise of the learning rate.")
@@ -47,6 +51,8 @@ class LoopSettings(Settings):
 @dataclass
 class EarlyStopping:
     """Keeps the averaged weights that score best on held-out examples, and says when to stop.
+
+    The weights a run begins with are the first to be looked at.
 
     Parameters
     ----------
@@ -180,31 +186,31 @@ def train(
     model, optimizer = accelerator.prepare(objective, optimizer)
     average = {k: p.detach().clone() for k, p in parameters.items()}
     losses = np.zeros(settings.n_steps, np.float32)
-    done = 0
     # What is no trained weight but changes all the same, such as a teacher or a running mean.
     others = {k: t for k, t in objective.state_dict().items() if k not in parameters}
     kept = (parameters, others, average, optimizer, losses, early_stopping)
-    if checkpoint_folder is not None:
-        done = load_checkpoint(checkpoint_folder, *kept)
-    share = slice(accelerator.process_index, None, accelerator.num_processes)
+    done = 0 if checkpoint_folder is None else load_checkpoint(checkpoint_folder, *kept)
+    if early_stopping and not done:
+        early_stopping.look(0, objective, parameters, average)
     while done < settings.n_steps and not (early_stopping and early_stopping.stopped):
-        step = done
-        indices = batch_indices(n_items, settings.batch_size, step, random_state)[share]
+        indices = batch_indices(n_items, settings.batch_size, done, random_state)
         for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * learning_rate_factor(step, settings)
-        generator = _generator(random_state, step, accelerator.process_index)
-        losses[step] = _backward(accelerator, model, batch_of(indices, step), generator, optimizer)
+            group["lr"] = settings.learning_rate * learning_rate_factor(done, settings)
+        optimizer.zero_grad()
+        losses[done] = _backward(
+            accelerator, model, batch_of, indices, done, random_state, settings.n_parts
+        )
         accelerator.clip_grad_norm_(parameters.values(), settings.gradient_clip)
         optimizer.step()
-        _update_average(average, parameters, step, settings.ema_decay)
-        done = step + 1
+        _update_average(average, parameters, done, settings.ema_decay)
+        done += 1
         if early_stopping and (done % early_stopping.every == 0 or done == settings.n_steps):
             early_stopping.look(done, objective, parameters, average)
         due = done % settings.checkpoint_every == 0 or done == settings.n_steps
         if checkpoint_folder is not None and due and accelerator.is_main_process:
             save_checkpoint(checkpoint_folder, done, *kept)
         if on_progress is not None:
-            on_progress(done, float(losses[step]))
+            on_progress(done, float(losses[done - 1]))
     _copy_into(parameters, (early_stopping and early_stopping.weights) or average)
     objective.eval()
     return losses[:done]
@@ -213,17 +219,27 @@ def train(
 def _backward(
     accelerator: Any,
     model: nn.Module,
-    batch: Batch,
-    generator: torch.Generator,
-    optimizer: torch.optim.Optimizer,
+    batch_of: Callable[[NDArray[np.int64], int], Batch],
+    indices: NDArray[np.int64],
+    step: int,
+    random_state: int,
+    n_parts: int,
 ) -> float:
-    """Leave the gradients of a batch in the parameters, and no older ones; return its loss."""
-    batch = {k: t.to(accelerator.device) for k, t in batch.items()}
-    with accelerator.autocast():
-        loss: Tensor = model(batch, generator)
-    optimizer.zero_grad()
-    accelerator.backward(loss)
-    return float(loss.detach())
+    """Add up the gradients of the parts of this process's share of a step; return its mean loss."""
+    generator = _generator(random_state, step, accelerator.process_index)
+    indices = indices[accelerator.process_index :: accelerator.num_processes]
+    total = 0.0
+    parts = [part for part in np.array_split(indices, n_parts) if len(part)]
+    for number, part in enumerate(parts):
+        batch = {k: t.to(accelerator.device) for k, t in batch_of(part, step).items()}
+        last = number == len(parts) - 1
+        # Several processes share their gradients once a step.
+        with nullcontext() if last else accelerator.no_sync(model):
+            with accelerator.autocast():
+                loss = model(batch, generator)
+            accelerator.backward(loss * (len(part) / len(indices)))
+        total += float(loss.detach()) * len(part) / len(indices)
+    return total
 
 
 def _copy_into(parameters: dict[str, nn.Parameter], values: dict[str, Tensor]) -> None:

@@ -2,14 +2,15 @@
 
 Regions within each segment at a random ratio (BrainMAE, arXiv:2406.17086), whole segments, one
 block of neighbouring segments, tubes (the same regions throughout: Tong et al. 2022,
-arXiv:2203.12602), and regions and segments together (after Brain-JEPA, arXiv:2409.19407).
+arXiv:2203.12602), regions and segments together (after Brain-JEPA, arXiv:2409.19407), and small
+rectangles (FEMBA, arXiv:2502.06438).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from afterimage.settings import Settings
 
@@ -21,13 +22,16 @@ if TYPE_CHECKING:
 class MaskSettings(Settings):
     """Which tokens are hidden, and how many."""
 
-    kind: Literal["regions", "segments", "block", "tube", "both"] = Field(
+    kind: Literal["regions", "segments", "block", "tube", "both", "rectangles"] = Field(
         "regions",
         description="regions of each segment, whole segments, one block of segments, the same "
-        "regions throughout, or regions and segments",
+        "regions throughout, regions and segments, or rectangles of them",
     )
     low: float = Field(0.0, ge=0, lt=1, description="Smallest share that is hidden.")
     high: float = Field(0.8, gt=0, lt=1, description="Largest share that is hidden.")
+    rectangle: tuple[PositiveInt, PositiveInt] = Field(
+        (1, 2), description="Segments and neighbouring regions of a rectangle."
+    )
 
 
 def draw_mask(
@@ -58,6 +62,8 @@ def draw_mask(
         return _choose(settings, (n, 1, n_regions), generator).expand(shape)
     if settings.kind == "block":
         return _block(settings, n, n_segments, generator)[:, :, None].expand(shape)
+    if settings.kind == "rectangles":
+        return _rectangles(settings, shape, generator)
     segments = _choose(settings, (n, n_segments), generator)[:, :, None].expand(shape)
     if settings.kind == "segments":
         return segments
@@ -71,6 +77,18 @@ def _choose(settings: MaskSettings, shape: tuple[int, ...], generator: torch.Gen
     size = _sizes(settings, (*shape[:-1], 1), shape[-1], generator)
     rank = torch.rand(shape, generator=generator).argsort(-1).argsort(-1)
     return rank < size
+
+
+def _rectangles(
+    settings: MaskSettings, shape: tuple[int, int, int], generator: torch.Generator
+) -> Tensor:
+    """Hide rectangles of a tiling of the grid; those at its far edges may be smaller."""
+    n, *sides = shape
+    tiles = [-(-side // size) for side, size in zip(sides, settings.rectangle, strict=True)]
+    hidden = _choose(settings, (n, tiles[0] * tiles[1]), generator).unflatten(1, tiles)
+    for axis, size in enumerate(settings.rectangle, 1):
+        hidden = hidden.repeat_interleave(size, dim=axis)
+    return hidden[:, : sides[0], : sides[1]]
 
 
 def _block(settings: MaskSettings, n: int, n_segments: int, generator: torch.Generator) -> Tensor:

@@ -29,6 +29,9 @@ STRATEGIES: dict[str, tuple[str, ...]] = {
     "compcor": (r"a_comp_cor_\d+", r"t_comp_cor_\d+"),
     "wm_csf": (r"csf|white_matter",),
     "global_signal": (r"global_signal",),
+    # Of the signals of tissue and of the whole brain, which fMRIPrep writes.
+    "signal_derivatives": (r"(csf|white_matter|global_signal)_derivative1",),
+    "signal_squares": (r"(csf|white_matter|global_signal)(_derivative1)?_power2",),
 }
 
 

@@ -256,16 +256,27 @@ def set_positions(raw: mne.io.BaseRaw, montage: str | None, where: str) -> list[
 
 
 def describe_units(raw: mne.io.BaseRaw) -> Units:
-    """Return name, kind and position (m, head frame) of the channels of the brain."""
+    """Return name, kind, position (m) and orientation, head frame, of the channels of the brain."""
     import mne
 
     picks = mne.pick_types(raw.info, eeg=True, meg=True, ref_meg=False, exclude=[])
     kinds = [mne.channel_type(raw.info, pick) for pick in picks]
     places = np.array([raw.info["chs"][pick]["loc"][:3] for pick in picks]).reshape(-1, 3)
     magnetic = np.array([kind != "eeg" for kind in kinds], dtype=bool)
+    # A planar gradiometer differentiates along its x, a magnetometer measures along its z.
+    axes = [slice(3, 6) if kind == "grad" else slice(9, 12) for kind in kinds]
+    turned = np.array(
+        [raw.info["chs"][pick]["loc"][axis] for pick, axis in zip(picks, axes, strict=True)]
+    ).reshape(-1, 3)
+    turned[~magnetic] = 0.0
     to_head = raw.info["dev_head_t"]
     if to_head is not None and magnetic.any():
         places[magnetic] = mne.transforms.apply_trans(to_head, places[magnetic])
+        turned[magnetic] = mne.transforms.apply_trans(to_head, turned[magnetic], move=False)
     places[~places.any(axis=1)] = np.nan
+    length = np.linalg.norm(turned, axis=1, keepdims=True)
+    turned = np.where(np.isfinite(length) & (length > 0), turned / np.maximum(length, 1e-12), 0.0)
     names = [raw.ch_names[pick] for pick in picks]
-    return Units(np.array(names), np.array(kinds), places.astype(np.float32))
+    return Units(
+        np.array(names), np.array(kinds), places.astype(np.float32), turned.astype(np.float32)
+    )

@@ -55,11 +55,15 @@ class Units:
         Kind is ``eeg``, ``mag`` or ``grad``.
     positions : array of shape (n_units, 3), float32
         In m, head frame; NaN where unknown.
+    orientations : array of shape (n_units, 3), float32
+        Unit vectors, head frame: what a magnetometer points along, what a planar gradiometer
+        differentiates along; 0 for electrodes and where unknown.
     """
 
     name: np.ndarray
     kind: np.ndarray
     positions: np.ndarray
+    orientations: np.ndarray
 
     def __len__(self) -> int:
         return len(self.name)
@@ -67,7 +71,8 @@ class Units:
     @classmethod
     def empty(cls) -> Units:
         """Return no channels, for a run that was left out."""
-        return cls(np.zeros(0, "U1"), np.zeros(0, "U4"), np.zeros((0, 3), np.float32))
+        nowhere = np.zeros((0, 3), np.float32)
+        return cls(np.zeros(0, "U1"), np.zeros(0, "U4"), nowhere, nowhere)
 
 
 @dataclass

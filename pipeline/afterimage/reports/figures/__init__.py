@@ -11,6 +11,7 @@ from afterimage.reports.figures import (
     dynamic,
     estimates,
     evoked,
+    factors,
     graphs,
     group,
     meeg,
@@ -20,6 +21,7 @@ from afterimage.reports.figures import (
     scans,
     subjects,
     time_resolved,
+    tokenizers,
 )
 from afterimage.reports.model import GroupReport, SubjectReport
 from afterimage.reports.page import Panel
@@ -73,8 +75,11 @@ GROUP_FIGURES: Mapping[str, Callable[[GroupReport], list[Panel]]] = {
     "group_similarity": connectivity.similarity_panels,
     "group_matrices": connectivity.matrix_panels,
     "group_connectome": connectivity.connectome_panels,
+    "group_factors": factors.factor_panels,
     "pretext": pretraining.pretext_panels,
     "probes": pretraining.probe_panels,
+    "token_return": tokenizers.return_panels,
+    "token_meaning": tokenizers.meaning_panels,
     "group_phenotypes": phenotypes.phenotype_panels,
     "group_generated": phenotypes.generated_panels,
 }

@@ -13,6 +13,7 @@ from afterimage.reports.connectivity import ConnectedRun, Connectivity, title_of
 from afterimage.reports.figures.style import (
     PANEL_WIDTH_IN,
     Theme,
+    colour_bar,
     label_axes,
     new_stack,
     time_axis,
@@ -95,14 +96,7 @@ def draw_matrix(
     n = len(matrix)
     axes.imshow(picture.astype(np.uint8), interpolation="none", extent=(0, n, n, 0))
     _mark_networks(axes, np.asarray(networks, dtype=str)[order], theme)
-    bar.set_yticks([])
-    bar.grid(False)
-    bar.spines["bottom"].set_visible(False)
-    gradient = (colours(np.linspace(0, 1, N_LEVELS)[None]) * 255).astype(np.uint8)
-    bar.imshow(gradient, extent=(low, top, 0, 1), aspect="auto", interpolation="none")
-    bar.set_box_aspect(0.028)
-    bar.locator_params(axis="x", nbins=5)
-    label_axes(bar, theme, label)
+    colour_bar(bar, SIGNED if signed else UNSIGNED, (low, top), label, theme)
     return to_svg(figure, smooth=75 if n > SMALL else None)
 
 

@@ -11,6 +11,7 @@ from afterimage.reports.dynamic import Dynamic
 from afterimage.reports.figures.style import (
     Theme,
     bare,
+    colour_bar,
     label_axes,
     legend_above,
     new_axes,
@@ -33,29 +34,24 @@ def _matrices(
     """Draw square matrices in rows of four, with one scale."""
     import matplotlib as mpl
 
-    n_rows = -(-len(values) // N_COLUMNS)
-    figure, stack = new_stack([1.3] * n_rows + [0.35], theme)
+    n_columns = min(len(values), N_COLUMNS)
+    n_rows = -(-len(values) // n_columns)
+    height_in = min(1.3 * N_COLUMNS / n_columns, 2.2)
+    figure, stack = new_stack([height_in] * n_rows + [0.35], theme)
     colours = mpl.colormaps[SIGNED_MAP]
     for row, holder in enumerate(stack[:-1]):
         bare(holder)
-        for column in range(N_COLUMNS):
-            index = row * N_COLUMNS + column
+        for column in range(n_columns):
+            index = row * n_columns + column
             if index >= len(values):
                 break
-            axes: Axes = holder.inset_axes((column / N_COLUMNS, 0, 0.92 / N_COLUMNS, 0.86))
+            axes: Axes = holder.inset_axes((column / n_columns, 0, 0.92 / n_columns, 0.86))
             bare(axes)
             level = np.clip(values[index] / (2 * limit) + 0.5, 0, 1)
             picture = (colours(level) * 255).round().astype(np.uint8)
             axes.imshow(picture, interpolation="none")
             axes.set_title(titles[index], fontsize=8.5, color=theme.ink, pad=3)
-    bar = stack[-1]
-    bar.set_yticks([])
-    bar.grid(False)
-    bar.spines["bottom"].set_visible(False)
-    gradient = (colours(np.linspace(0, 1, 64)[None]) * 255).astype(np.uint8)
-    bar.imshow(gradient, extent=(-limit, limit, 0, 1), aspect="auto", interpolation="none")
-    bar.locator_params(axis="x", nbins=5)
-    label_axes(bar, theme, label)
+    colour_bar(stack[-1], SIGNED_MAP, (-limit, limit), label, theme)
     return to_svg(figure)
 
 
@@ -152,7 +148,7 @@ def dynamic_panels(dynamic: Dynamic) -> list[Panel]:
         ("Hidden states", dynamic.hidden_state, dynamic.hidden_correlation,
          dynamic.sample_recording, _sample_numbers(dynamic.sample_recording)),
     ):  # fmt: skip
-        if not len(matrices):
+        if len(matrices) < 2:  # one state is the connectivity that is drawn above
             continue
         shares = state_shares(labels, len(matrices))
         told = ", ".join(f"{share:.0%}" for share in shares)
@@ -160,14 +156,13 @@ def dynamic_panels(dynamic: Dynamic) -> list[Panel]:
             Panel(title, f"{len(matrices)} states, shares {told}",
                   partial(draw_states, matrices, shares))
         )  # fmt: skip
-        if len(matrices) > 1:
-            panels.append(
-                Panel(
-                    f"{title} over time", f"{title} over time, in {len(dynamic.recordings)} recordings",
-                    partial(draw_courses, labels, groups, starts, dynamic.time_unit(),
-                            dynamic.recordings),
-                )
-            )  # fmt: skip
+        panels.append(
+            Panel(
+                f"{title} over time", f"{title} over time, in {len(dynamic.recordings)} recordings",
+                partial(draw_courses, labels, groups, starts, dynamic.time_unit(),
+                        dynamic.recordings),
+            )
+        )  # fmt: skip
     n_states = len(dynamic.centres)
     if n_states > 1:
         shares = np.sort(state_shares(dynamic.window_state, n_states))[::-1]

@@ -181,3 +181,19 @@ def time_axis(times_s: np.ndarray) -> tuple[np.ndarray, str]:
     if len(times_s) and float(times_s[-1]) > 300:
         return times_s / 60, "time (min)"
     return times_s, "time (s)"
+
+
+def colour_bar(
+    bar: Axes, name: str, limits: tuple[float, float], label: str, theme: Theme
+) -> None:
+    """Fill flat axes with the colours of a map between two values, and say what they mean."""
+    import matplotlib as mpl
+
+    bar.set_yticks([])
+    bar.grid(False)
+    bar.spines["bottom"].set_visible(False)
+    gradient = (mpl.colormaps[name](np.linspace(0, 1, 64)[None]) * 255).astype(np.uint8)
+    bar.imshow(gradient, extent=(*limits, 0, 1), aspect="auto", interpolation="none")
+    bar.set_box_aspect(0.028)
+    bar.locator_params(axis="x", nbins=5)
+    label_axes(bar, theme, label)

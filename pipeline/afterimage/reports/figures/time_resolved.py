@@ -11,6 +11,7 @@ from afterimage.reports.figures.dots import ROW_HEIGHT_IN, DotRow
 from afterimage.reports.figures.style import (
     PANEL_WIDTH_IN,
     Theme,
+    colour_bar,
     label_axes,
     legend_above,
     new_axes,
@@ -155,15 +156,9 @@ def draw_generalisation(found: Generalisation, theme: Theme) -> bytes:
     for one in (axes.xaxis, axes.yaxis):
         one.set_major_locator(mpl.ticker.MaxNLocator(6))
     label_axes(axes, theme, "tested at (ms)", "trained at (ms)")
-    bar.set_yticks([])
-    bar.grid(False)
-    bar.spines["bottom"].set_visible(False)
-    gradient = (colours(np.linspace(0, 1, N_LEVELS)[None]) * 255).astype(np.uint8)
-    bar.imshow(gradient, extent=(low, high, 0, 1), aspect="auto", interpolation="none")
-    bar.set_box_aspect(0.028)
-    bar.locator_params(axis="x", nbins=5)
     title = metric(found.metric).title
-    label_axes(bar, theme, f"{title} (%), from chance" if factor > 1 else title)
+    told = f"{title} (%), from chance" if factor > 1 else title
+    colour_bar(bar, COLOUR_MAP, (low, high), told, theme)
     return to_svg(figure)
 
 

@@ -1,0 +1,29 @@
+"""What the group report reads of tokenizers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from afterimage.bids.names import entity
+from afterimage.io.tables import read_json, read_tsv
+from afterimage.io.weights import load_weights
+from afterimage.reports.tokenizers import TokenizerCard
+
+
+def read_tokenizers(folder: Path) -> list[TokenizerCard]:
+    """Read the cards of ``group/tokenizers``; none where there is no such folder."""
+    cards = []
+    for path in sorted(folder.glob("desc-*_card.tsv")):
+        name = entity(path, "desc")
+        example = folder / f"desc-{name}_example.safetensors"
+        exposure = folder / f"desc-{name}_exposure.tsv"
+        cards.append(
+            TokenizerCard(
+                name,
+                read_tsv(path, ("measure", "part", "stage", "value")),
+                read_json(path.with_suffix(".json")),
+                read_tsv(exposure) if exposure.is_file() else (),
+                load_weights(example)[0] if example.is_file() else {},
+            )
+        )
+    return cards

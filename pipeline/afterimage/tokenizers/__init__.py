@@ -1,0 +1,1 @@
+"""Tokenizers: continuous EEG, MEG and intracranial signals in, discrete tokens out, and back."""

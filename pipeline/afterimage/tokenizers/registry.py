@@ -1,0 +1,5 @@
+"""The registry of tokenizers: signals in, discrete tokens out."""
+
+from afterimage.registry import Registry
+
+TOKENIZERS = Registry("tokenizer", "afterimage.tokenizers")

@@ -1,0 +1,119 @@
+"""Tokens of planted time-frequency motifs: whether they stand for the motifs, and what they tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from tests.truth.motif_study import (
+    Found,
+    agreement,
+    codes_of,
+    data,
+    k_means_codes,
+    signals_of,
+    spectra_of,
+    study,
+    truth_of,
+)
+
+from afterimage.simulate.motifs import MOTIFS, STATES, motif_course, planted_motifs
+from afterimage.tokenizers.eegformer import Eegformer, EegformerSettings
+from afterimage.tokenizers.quantiser import QuantiserSettings
+from afterimage.tokenizers.spectral import SpectralTokenizer
+from afterimage.tokenizers.tfm import Tfm, TfmSettings
+
+CODES = QuantiserSettings(codebook_size=32)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_motifs_are_as_loud_as_stated_and_where_stated() -> None:
+    loud = planted_motifs(8, channels=range(4), snr_db=20, random_state=0)
+    quiet = planted_motifs(8, channels=range(4), snr_db=-60, random_state=0)
+    # The same seed draws the same noise and times: the difference is what was planted.
+    assert np.array_equal(loud.motifs, quiet.motifs)
+    planted = loud.values - quiet.values
+    on = loud.motifs > 0
+    noise = quiet.values.std((0, 2))  # by electrode
+    ratio = [np.sqrt(np.mean(planted[:, c][on[:, c]] ** 2)) / noise[c] for c in range(4)]
+    assert np.all(np.abs(np.log(np.array(ratio) / 10)) < 0.15)  # 20 dB
+    assert np.abs(planted[~on]).max() < 1e-3 * np.abs(planted).max()
+    kinds = np.bincount(loud.motifs[on], minlength=len(MOTIFS) + 1)[1:]
+    assert (kinds > 0).all()
+    for state, pair in enumerate(STATES):
+        here = loud.motifs[loud.states == state]
+        own = np.isin(here[here > 0], [1 + MOTIFS.index(name) for name in pair])
+        assert 0.5 < own.mean() < 0.9  # 0.7 in expectation
+
+
+@pytest.mark.parametrize("name", MOTIFS)
+def test_a_motif_has_its_rhythm(name: str) -> None:
+    rng = np.random.default_rng(0)
+    peaks = []
+    for _ in range(20):
+        course = motif_course(name, 2.0, 200.0, rng)
+        assert abs(np.mean(course**2) - 1) < 1e-9
+        power = np.abs(np.fft.rfft(course * np.hanning(400))) ** 2
+        peaks.append((power * np.arange(201) / 2).sum() / power.sum())
+    low, high = {
+        "spindle": (12, 15), "spike_wave": (2.5, 12), "alpha": (8.5, 10.5), "k_complex": (0.3, 3),
+        "chirp_up": (5, 20), "chirp_down": (5, 20), "muscle": (45, 75), "theta": (5, 12),
+    }[name]  # fmt: skip
+    assert low < np.mean(peaks) < high
+
+
+def test_codes_tell_motifs_better_than_clusters_of_spectra() -> None:
+    """A small EEGFormer, a few seconds: the full study is below."""
+    train = planted_motifs(30, channels=range(8), random_state=1)
+    test = planted_motifs(12, channels=range(8), random_state=2)
+    tokenizer = Eegformer(EegformerSettings(n_steps=350, quantiser=CODES))
+    tokenizer.fit(tokenizer.source(signals_of(train)))
+    codes = codes_of(tokenizer, test)
+    truth = truth_of(tokenizer, test, codes.shape[-1])
+    found = agreement(codes, truth, 32)
+    spectra = [spectra_of(tokenizer, one, plain=True) for one in (train, test)]
+    clusters = agreement(k_means_codes(spectra[0], spectra[1:], 32)[0], truth, 32)
+    shuffled = np.random.default_rng(0).permuted(codes, axis=-1)
+    assert found.nmi_motifs > 0.5
+    assert found.nmi_motifs > clusters.nmi_motifs
+    assert found.used >= 0.9
+    assert found.perplexity > 16
+    assert agreement(shuffled, truth, 32).nmi_motifs < 0.5 * found.nmi_motifs
+
+
+def studied(tokenizer: SpectralTokenizer) -> Found:
+    sets = data(40, 24, 20.0)
+    tokenizer.fit(tokenizer.source(signals_of(sets["train"])))
+    return study(tokenizer, sets)
+
+
+@pytest.mark.slow
+def test_tfm_recovers_motifs_and_carries_over_to_other_montages() -> None:
+    found = studied(Tfm(TfmSettings(n_steps=800, batch_size=8, quantiser=CODES)))
+    assert found.agreement.nmi_motifs >= 0.6
+    assert found.agreement.nmi_motifs > found.k_means.nmi_motifs
+    assert found.agreement.used >= 0.9
+    assert found.probe >= 0.9 * found.probe_truth
+    assert found.probe > found.probe_k_means
+    assert found.average >= found.probe - 0.05
+    assert found.electrode >= found.probe - 0.05
+    assert found.shifted >= 0.8
+
+
+@pytest.mark.slow
+def test_n_grams_of_eegformer_tell_states_better_than_band_power() -> None:
+    found = studied(Eegformer(EegformerSettings(n_steps=1000, quantiser=CODES)))
+    assert found.agreement.nmi_motifs >= 0.6
+    assert found.agreement.nmi_motifs > found.k_means.nmi_motifs
+    assert found.bayes >= 0.85
+    assert found.bayes > found.band_power
+    assert found.shifted >= 0.8
