@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+import shutil
 from pathlib import Path
 from types import ModuleType
 
@@ -117,6 +118,8 @@ def changes_page() -> str:
     return "\n".join(lines)
 
 
+# Pages of names that are gone would stay, and fail the build.
+shutil.rmtree(GENERATED / "api", ignore_errors=True)
 write_text_if_changed(GENERATED / "configuration.md", reference())
 write_text_if_changed(GENERATED / "methods.md", methods_page())
 write_text_if_changed(GENERATED / "api.md", api_page())
