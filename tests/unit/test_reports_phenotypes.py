@@ -18,7 +18,8 @@ def row(features: str, value: float, p: float, **more: Any) -> dict[str, Any]:
     values = {
         "target": "iq", "seg": "A", "features": features, "role": "features", "metric": "r",
         "value": value, "ci_low": value - 0.1, "ci_high": value + 0.1, "chance": -0.05,
-        "chance_low": -0.3, "chance_high": 0.25, "p": p, "p_holm": p, "n": 49,
+        "chance_low": -0.3, "chance_high": 0.25, "p": p, "p_holm": p, "ci_all_low": value - 0.45,
+        "ci_all_high": value + 0.4, "n": 49,
         "protocol": "ridge", "note": "n/a",
     }  # fmt: skip
     return {name: str(cell) for name, cell in {**values, **more}.items()}
@@ -44,7 +45,8 @@ def test_a_null_is_called_a_null() -> None:
     assert view is not None
     assert "highest is Graph: modules" in view["sentences"][0]
     assert "Alone its p would be 0.007; corrected for the 2 sets" in view["sentences"][0]
-    assert "it is 0.056." in view["sentences"][0]
+    said = "it is 0.056, and the 95 % interval for all tries is −0.050 to 0.800."
+    assert said in view["sentences"][0]
     assert phenotypes.group_view([]) is None
 
 

@@ -92,8 +92,12 @@ def _sentence(target: str, seg: str, metric: Metric, rows: Sequence[Mapping[str,
         if alone is not None and corrected is not None and alone < ALPHA:
             start += (
                 f" Alone its p would be {p_text(alone)}; corrected for the {len(brain)} sets of "
-                f"features that were tried it is {p_text(corrected)}."
+                f"features that were tried it is {p_text(corrected)}"
             )
+            ends = as_number(best.get("ci_all_low")), as_number(best.get("ci_all_high"))
+            if None not in ends:
+                start += f", and the 95 % interval for all tries is {metric.interval(*ends)}"
+            start += "."
     else:
         start = (
             f"{target} is predicted better than chance by "
@@ -124,6 +128,10 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
         Column("Chance", "people permuted, everything fitted anew", numeric=True),
         Column("p", "one-sided", numeric=True),
         Column("p (Holm)", "corrected for the number of sets of features", numeric=True),
+        Column(
+            "95 % interval, all tries",
+            "from permutations, corrected for the number of sets of features", numeric=True,
+        ),
         Column("n", numeric=True),
     )  # fmt: skip
     body: list[tuple[Cell, ...]] = []
@@ -144,6 +152,10 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
                 number_cell(described.write(row["chance"]), row["chance"]),
                 number_cell(p_text(row["p"]), row["p"]),
                 number_cell(p_text(row.get("p_holm")), row.get("p_holm")),
+                Cell(
+                    described.interval(row.get("ci_all_low"), row.get("ci_all_high")),
+                    kind="number",
+                ),
                 number_cell(str(row["n"]), row["n"]),
             )
         )
