@@ -40,6 +40,7 @@ def test_a_null_is_called_a_null() -> None:
     assert "correlation 0.110, 95 % interval 0.010 to 0.210, chance −0.050, 49 rows" in sentence
     assert "Motion alone reaches 0.020." in sentence
     assert len(view["table"].rows) == 3
+    assert view["table"].notes == ("Motion alone, Pearson correlation, Tangent space (iq): ridge",)
     lucky = [*NULL[:2], row("graph_modules", 0.4, 0.007, p_holm=0.056)]
     view = phenotypes.group_view(lucky)
     assert view is not None

@@ -135,12 +135,13 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
         Column("n", numeric=True),
     )  # fmt: skip
     body: list[tuple[Cell, ...]] = []
-    notes: dict[str, None] = {}
+    notes: dict[str, tuple[dict[str, None], dict[str, None]]] = {}  # protocol: features, targets
     for row in rows:
         if as_number(row.get("value")) is None:
             continue
         described = METRICS[str(row["metric"])]
-        notes.setdefault(f"{row['target']}, {feature_title(row)}: {row['protocol']}", None)
+        features, targets = notes.setdefault(str(row["protocol"]), ({}, {}))
+        features[feature_title(row)] = targets[str(row["target"])] = None
         body.append(
             (
                 Cell(str(row["target"])),
@@ -159,6 +160,8 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
                 number_cell(str(row["n"]), row["n"]),
             )
         )
-    return Table(
-        "Prediction of phenotypes", columns, tuple(body), sortable=True, notes=tuple(notes)
+    said = tuple(
+        f"{', '.join(features)} ({', '.join(targets)}): {protocol}"
+        for protocol, (features, targets) in notes.items()
     )
+    return Table("Prediction of phenotypes", columns, tuple(body), sortable=True, notes=said)
