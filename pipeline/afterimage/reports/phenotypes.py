@@ -70,6 +70,17 @@ def group_view(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     }
 
 
+def _holds_chance(row: Mapping[str, Any]) -> bool:
+    """Say whether the interval for all tries holds chance; False where it is not known."""
+    low, chance = as_number(row.get("ci_all_low")), as_number(row.get("chance"))
+    return low is not None and chance is not None and low <= chance
+
+
+def _is_sure(row: Mapping[str, Any]) -> bool:
+    """Say whether a score is above chance by its corrected p, one-sided, and by the interval too."""
+    return (as_number(row.get("p_holm")) or 1.0) < ALPHA and not _holds_chance(row)
+
+
 def _sentence(target: str, seg: str, metric: Metric, rows: Sequence[Mapping[str, Any]]) -> str:
     """Say whether any set of features predicts a target, and whether a rival does as well."""
     brain = [row for row in rows if row["role"] == "features"]
@@ -82,7 +93,7 @@ def _sentence(target: str, seg: str, metric: Metric, rows: Sequence[Mapping[str,
         f"{metric.interval(best['ci_low'], best['ci_high'])}, chance {metric.write(best['chance'])}, "
         f"{best['n']} rows"
     )
-    sure = [row for row in brain if (as_number(row.get("p_holm")) or 1.0) < ALPHA]
+    sure = [row for row in brain if _is_sure(row)]
     if not sure:
         start = (
             f"No feature predicts {target} better than chance; the highest is "
@@ -96,7 +107,10 @@ def _sentence(target: str, seg: str, metric: Metric, rows: Sequence[Mapping[str,
             )
             ends = as_number(best.get("ci_all_low")), as_number(best.get("ci_all_high"))
             if None not in ends:
-                start += f", and the 95 % interval for all tries is {metric.interval(*ends)}"
+                start += (
+                    f", and the 95 % interval for all tries is {metric.interval(*ends)}"
+                    f"{', which holds chance' if _holds_chance(best) else ''}"
+                )
             start += "."
     else:
         start = (
@@ -121,8 +135,10 @@ def _sentence(target: str, seg: str, metric: Metric, rows: Sequence[Mapping[str,
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    several = len({row["seg"] for row in rows if as_number(row.get("value")) is not None}) > 1
     columns = (
-        Column("Target"), Column("Regions"), Column("Features"), Column("Score"),
+        Column("Target"), *([Column("Regions")] if several else []), Column("Features"),
+        Column("Score"),
         Column("Value", numeric=True),
         Column("95 % interval", "bootstrap over people, or their groups", numeric=True),
         Column("Chance", "people permuted, everything fitted anew", numeric=True),
@@ -145,7 +161,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
         body.append(
             (
                 Cell(str(row["target"])),
-                Cell(str(row["seg"])),
+                *([Cell(str(row["seg"]))] if several else []),
                 Cell(feature_title(row)),
                 Cell(described.title),
                 number_cell(described.write(row["value"]), row["value"]),
