@@ -12,6 +12,7 @@ from sklearn.covariance import EmpiricalCovariance, LedoitWolf
 from afterimage.connectivity.registry import CONNECTIVITY
 from afterimage.evaluation import phenotypes
 from afterimage.evaluation.fingerprint import edges, identification, similarity
+from afterimage.evaluation.phenotype_scores import score
 from afterimage.io.tables import read_tsv
 from afterimage.signal.correlation import correlation_matrices
 
@@ -104,6 +105,6 @@ def test_outcomes_are_honestly_not_predicted(shared_data: Path, measure: str) ->
     every = np.concatenate([truth[:, None], truth[drawn].T], axis=1)
     products = [[phenotypes.gram(edges(matrices))] * 5] * 3
     guess = phenotypes.cross_validate(products, every, folds)
-    found = phenotypes.score(every, guess, folds, "r", n_bootstraps=500)
+    found = score(every, guess, folds, "r", n_bootstraps=500)
     assert found.ci_low <= found.chance <= found.ci_high
     assert found.chance_low <= found.value <= found.chance_high

@@ -64,8 +64,12 @@ def study(
     filled = model.fill_in(items[N_TRAIN:], seed)
     ceiling = []
     for scan, one in zip(scans[N_TRAIN:], filled, strict=True):
-        best = expected_patterns(scan.reshape(32, LENGTH, -1), one.hidden.all(1), patterns)
+        unseen = one.hidden.all(1)
+        best = expected_patterns(scan.reshape(32, LENGTH, -1), unseen, patterns)
         best = (best - scan.mean(0)) / scan.std(0)
+        # Standardised scans have mean 0, so that what is seen gives away the mean of what is not.
+        seen = (scan - scan.mean(0)).reshape(32, LENGTH, -1)[~unseen].sum((0, 1)) / scan.std(0)
+        best -= seen / (LENGTH * unseen.sum()) + best[unseen].mean(0)
         ceiling.append(best[:, :, None].repeat(LENGTH, axis=2))
     training = [model.tokens(one)[0] for one in pool[:N_TRAIN]]
     for score in score_samples(filled, training, ceiling=ceiling):

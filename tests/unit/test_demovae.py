@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from afterimage.connectivity.demovae import DemoVAE, draw_demographics, repaired
+from afterimage.connectivity.demovae import DemoVAE, draw_demographics, n_beyond, repaired
 from afterimage.errors import InputError
 from afterimage.evaluation import generative
 from afterimage.io.arrays import open_dataset, write_dataset
@@ -52,6 +52,17 @@ def test_samples_follow_the_demographics_that_are_asked_for(trained: Any) -> Non
         assert found["effect_r"] > 0.8, name
         assert found["effect_slope"] > 0.5
     np.testing.assert_array_equal(sampled, model.sample(drawn, random_state=1))
+
+
+def test_there_are_as_many_latents_as_components_beyond_demographics() -> None:
+    edges, demographics = simulate(120)
+    assert DemoVAE(20, n_epochs=1).fit(edges, demographics).latent_size_ == 2
+    rng = np.random.default_rng(1)
+    noise = rng.standard_normal((60, 40))
+    ones = np.ones((60, 1))
+    assert n_beyond(noise, ones) == 0
+    factors = rng.standard_normal((60, 3)) @ rng.standard_normal((3, 40))
+    assert n_beyond(noise + factors, ones) == 3
 
 
 def test_rewriting_removes_the_site(trained: Any) -> None:

@@ -10,6 +10,7 @@ from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from afterimage.errors import InputError
+from afterimage.evaluation import phenotype_scores as scores
 from afterimage.evaluation import phenotypes as ph
 
 
@@ -59,9 +60,13 @@ def test_planted_phenotypes_are_found_and_permuted_ones_are_not(logistic: bool) 
         features, every, folds, logistic=logistic, penalties=(1.0,) if logistic else (0.1, 1.0)
     )
     for metric in ("balanced_accuracy", "auc"):
-        scored = ph.score(every, guess, folds, metric)
+        scored = scores.score(every, guess, folds, metric)
         assert scored.value > 0.75
         assert scored.ci_low < scored.value < scored.ci_high
+        if logistic:  # 39 permutations are needed
+            assert (scored.ci_all_low, scored.ci_all_high) == (0, 1)
+        else:
+            assert scored.chance < scored.ci_all_low < scored.value < scored.ci_all_high <= 1
         assert scored.chance == pytest.approx(0.5, abs=0.06)
         assert scored.p < 0.06
 
@@ -75,8 +80,14 @@ def test_with_many_features_and_no_relation_everything_is_chance() -> None:
         features, target = rng.standard_normal((40, 3000)), rng.standard_normal((40, 1))
         every = with_permutations(target, people, 100)
         folds = ph.make_folds(people, n_repeats=2, random_state=seed)
-        scored = ph.score(every, predict(features, every, folds), folds, "r")
+        guess = predict(features, every, folds)
+        scored = scores.score(every, guess, folds, "r")
         ps.append(scored.p)
+        both = 2 * min(scored.p, 1 + 1 / 101 - scored.p)
+        assert (scored.ci_all_low <= scored.chance <= scored.ci_all_high) == (both > 0.05)
+        tried = scores.score(every, guess, folds, "r", n_tries=8)
+        assert tried.ci_all_low <= min(scored.ci_all_low, tried.chance)
+        assert tried.ci_all_high >= max(scored.ci_all_high, tried.chance)
         values.append(scored.value)
         # A little below zero, as the penalty is chosen where the rows left out are contrary; with
         # the means of training rows left in, it would be -0.2 to -0.3.
@@ -100,11 +111,11 @@ def test_two_sessions_of_a_person_are_never_on_both_sides() -> None:
                 assert not set(people[fitted]) & set(people[held])
                 assert not ((fitted | held) & ~train).any()
     every = with_permutations(target, people, 200)
-    honest = ph.score(every, predict(features, every, apart), apart, "r")
+    honest = scores.score(every, predict(features, every, apart), apart, "r")
     assert honest.p > 0.05
     leaky = ph.make_folds(np.arange(60), n_repeats=3)
     assert predict(features, target, leaky).shape == (3, 60, 1)
-    assert ph.score(target, predict(features, target, leaky), leaky, "r").value > 0.7
+    assert scores.score(target, predict(features, target, leaky), leaky, "r").value > 0.7
 
 
 def test_permutations_keep_persons_families_and_sites_together() -> None:
@@ -142,19 +153,19 @@ def test_weighted_scores_equal_those_of_repeated_rows() -> None:
     for column in range(4):
         rows = np.repeat(np.arange(30), weights[:, column].astype(int))
         a, b = truth[rows, 0], guess[rows, 0]
-        assert ph.correlation(truth, guess, weights)[column] == pytest.approx(
+        assert scores.correlation(truth, guess, weights)[column] == pytest.approx(
             np.corrcoef(a, b)[0, 1]
         )
         expected = 1 - np.square(a - b).sum() / np.square(a - a.mean()).sum()
-        assert ph.explained(truth, guess, weights)[column] == pytest.approx(expected)
+        assert scores.explained(truth, guess, weights)[column] == pytest.approx(expected)
         own, hit = labels[rows, 0].argmax(1), outputs[rows, 0].argmax(1)
-        assert ph.balanced_accuracy(labels, outputs, weights)[column] == pytest.approx(
+        assert scores.balanced_accuracy(labels, outputs, weights)[column] == pytest.approx(
             balanced_accuracy_score(own, hit)
         )
-        assert ph.auc(labels, outputs, weights)[column] == pytest.approx(
+        assert scores.auc(labels, outputs, weights)[column] == pytest.approx(
             roc_auc_score(own, outputs[rows, 0, 1])
         )
-    assert ph.correlation(truth, np.ones((30, 1)), np.ones((30, 1)))[0] == 0
+    assert scores.correlation(truth, np.ones((30, 1)), np.ones((30, 1)))[0] == 0
 
 
 def test_confounds_are_taken_out_of_features() -> None:
@@ -165,7 +176,7 @@ def test_confounds_are_taken_out_of_features() -> None:
     even = np.ones((80, 1))
     for confounds, low, high in ((None, 0.9, 1.0), (motion, -1.0, 0.3)):
         guess = predict(features, motion, folds, confounds=confounds)[0]
-        assert low <= ph.correlation(motion, guess, even)[0] <= high
+        assert low <= scores.correlation(motion, guess, even)[0] <= high
 
 
 def test_scaling_is_fitted_on_training_rows_and_missing_values_are_their_mean() -> None:
@@ -184,5 +195,5 @@ def test_a_thousand_permutations_take_seconds() -> None:
     folds = ph.make_folds(people, n_repeats=2)
     features = rng.standard_normal((50, 20000)).astype(np.float32)
     started = time.process_time()
-    ph.score(every, predict(features, every, folds), folds, "r")
+    scores.score(every, predict(features, every, folds), folds, "r")
     assert time.process_time() - started < 20

@@ -18,7 +18,8 @@ def row(features: str, value: float, p: float, **more: Any) -> dict[str, Any]:
     values = {
         "target": "iq", "seg": "A", "features": features, "role": "features", "metric": "r",
         "value": value, "ci_low": value - 0.1, "ci_high": value + 0.1, "chance": -0.05,
-        "chance_low": -0.3, "chance_high": 0.25, "p": p, "p_holm": p, "n": 49,
+        "chance_low": -0.3, "chance_high": 0.25, "p": p, "p_holm": p, "ci_all_low": value - 0.46,
+        "ci_all_high": value + 0.4, "n": 49,
         "protocol": "ridge", "note": "n/a",
     }  # fmt: skip
     return {name: str(cell) for name, cell in {**values, **more}.items()}
@@ -39,12 +40,19 @@ def test_a_null_is_called_a_null() -> None:
     assert "correlation 0.110, 95 % interval 0.010 to 0.210, chance −0.050, 49 rows" in sentence
     assert "Motion alone reaches 0.020." in sentence
     assert len(view["table"].rows) == 3
+    assert view["table"].notes == ("Motion alone, Pearson correlation, Tangent space (iq): ridge",)
     lucky = [*NULL[:2], row("graph_modules", 0.4, 0.007, p_holm=0.056)]
     view = phenotypes.group_view(lucky)
     assert view is not None
     assert "highest is Graph: modules" in view["sentences"][0]
     assert "Alone its p would be 0.007; corrected for the 2 sets" in view["sentences"][0]
-    assert "it is 0.056." in view["sentences"][0]
+    said = (
+        "it is 0.056, and the 95 % interval for all tries is −0.060 to 0.800, which holds chance."
+    )
+    assert said in view["sentences"][0]
+    close = phenotypes.group_view([row("graph_modules", 0.4, 0.007, p_holm=0.049)])
+    assert close is not None  # one-sided it is below 0.05; the interval is two-sided
+    assert close["sentences"][0].startswith("No feature predicts iq")
     assert phenotypes.group_view([]) is None
 
 

@@ -5,7 +5,9 @@ principal components of the connectivity of training people, scaled down, so tha
 nearly linear (a bent one hides demographics where no correlation finds them); the losses of the mean
 of latents and of their correlation with demographics weigh more (else a latent becomes a constant,
 and samples are decoded from where no person was); samples are drawn with the mean and covariance of
-training latents, not the ones the loss asks for; numbers among the demographics are standardised
+training latents, not the ones the loss asks for; there are as many latents as components, beyond
+demographics, that lie above those of shuffled people (Horn 1965, doi:10.1007/BF02289447), because
+spare ones fill with bent functions of demographics; numbers among the demographics are standardised
 (its decoder does not centre them); all training people are one batch up to 1,000 (its covariance
 loss is a moment of the batch); matrices that are not positive definite are repaired and counted.
 `evaluation/generative.py` has the held-out checks.
@@ -26,6 +28,7 @@ from afterimage.errors import InputError
 #: Eigenvalues of a repaired matrix are at least this (the mean eigenvalue of a correlation is 1).
 SMALLEST = 1e-4
 MAX_BATCH = 1000
+N_SHUFFLES = 10
 #: Root mean square of the scores that the network sees.
 INPUT_SCALE = 1 / 40
 #: Weights of the losses of the package: reconstruction in these units, mean, correlation.
@@ -37,8 +40,9 @@ class DemoVAE:
 
     Parameters
     ----------
-    latent_size, n_epochs : int
-        Spare latents fill with what nonlinear functions of demographics there are: fewer is safer.
+    latent_size : int
+        At most; `latent_size_` are used.
+    n_epochs : int
     learning_rate : float
         Of Adam. The paper has 60 latents, 3,000 epochs and 1e-4; fewer latents of principal
         components with a rate of 1e-3 need a fifth of the epochs.
@@ -49,7 +53,7 @@ class DemoVAE:
 
     def __init__(
         self,
-        latent_size: int = 10,
+        latent_size: int = 20,
         n_epochs: int = 600,
         learning_rate: float = 1e-3,
         n_components: int = 30,
@@ -88,8 +92,10 @@ class DemoVAE:
         if not np.isfinite(edges).all():
             raise InputError("connectivity holds values that are no finite numbers")
         self._names = list(demographics)
+        found = n_beyond(edges, self._design(demographics), self.random_state)
+        self.latent_size_ = max(1, min(self.latent_size, found))
         self._model = Package(
-            latent_dim=self.latent_size, use_cuda=False, nepochs=self.n_epochs,
+            latent_dim=self.latent_size_, use_cuda=False, nepochs=self.n_epochs,
             bsize=min(len(edges), MAX_BATCH), lr=self.learning_rate, pperiod=self.n_epochs, **LOSSES,
         )  # fmt: skip
         self._centre = edges.mean(axis=0, dtype=np.float64)
@@ -101,9 +107,9 @@ class DemoVAE:
         scores = self._scores(edges)
         with _quiet_and_seeded(self.random_state):
             self._model.fit(scores, *self._encoded(demographics))
-        found = np.asarray(self._model.get_latents(scores), np.float64)
-        self._mean = found.mean(axis=0)
-        spread = np.cov(found, rowvar=False).reshape(self.latent_size, self.latent_size)
+        latents = np.asarray(self._model.get_latents(scores), np.float64)
+        self._mean = latents.mean(axis=0)
+        spread = np.cov(latents, rowvar=False).reshape(self.latent_size_, self.latent_size_)
         sizes, axes = np.linalg.eigh(spread)
         self._root = axes * np.sqrt(np.maximum(sizes, 1e-9 * sizes[-1])) @ axes.T  # symmetric
         return self
@@ -131,8 +137,18 @@ class DemoVAE:
                 types.append("categorical")
         return values, types
 
+    def _design(self, demographics: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return a constant, numbers and indicators of categories, (n_people, n_columns)."""
+        columns = [np.ones(len(next(iter(demographics.values()))))]
+        for values, kind in zip(*self._encoded(demographics), strict=True):
+            if kind == "continuous":
+                columns.append(values)
+            else:
+                columns += [(values == name).astype(float) for name in np.unique(values)[1:]]
+        return np.column_stack(columns)
+
     def latents(self, edges: np.ndarray) -> np.ndarray:
-        """Return what is left of people without their demographics, (n_people, latent_size).
+        """Return what is left of people without their demographics, (n_people, latent_size_).
 
         Latents of training people have mean 0, variance 1 and no correlations.
         """
@@ -146,7 +162,7 @@ class DemoVAE:
         from demovae.model import demo_to_torch
 
         n = len(next(iter(demographics.values())))
-        drawn = np.random.default_rng(random_state).standard_normal((n, self.latent_size))
+        drawn = np.random.default_rng(random_state).standard_normal((n, self.latent_size_))
         drawn = drawn @ self._root + self._mean
         with torch.no_grad():
             given = demo_to_torch(*self._encoded(demographics), self._model.pred_stats, False)
@@ -172,6 +188,32 @@ def _quiet_and_seeded(seed: int) -> Any:
             yield
         finally:
             random.setstate(state)
+
+
+def n_beyond(edges: np.ndarray, design: np.ndarray, random_state: int = 0) -> int:
+    """Count components of people that demographics do not explain, by parallel analysis.
+
+    Parameters
+    ----------
+    edges : array of shape (n_people, n_edges)
+    design : array of shape (n_people, n_columns)
+        Demographics and a constant; what is linear in them is taken out first.
+    random_state : int
+
+    Returns
+    -------
+    int
+        How many of the largest components lie above those of the same rank in all of
+        `N_SHUFFLES` copies whose connections are shuffled over people, one by one.
+    """
+    rng = np.random.default_rng(random_state)
+    left = edges - design @ np.linalg.lstsq(design, edges, rcond=None)[0]
+    largest = np.zeros(len(left))
+    for _ in range(N_SHUFFLES):
+        mixed = rng.permuted(left, axis=0)
+        largest = np.maximum(largest, np.linalg.eigvalsh(mixed @ mixed.T)[::-1])
+    above = np.linalg.eigvalsh(left @ left.T)[::-1] > largest
+    return int(above.argmin()) if not above.all() else len(above)
 
 
 def repaired(edges: np.ndarray, smallest: float = SMALLEST) -> tuple[np.ndarray, np.ndarray]:

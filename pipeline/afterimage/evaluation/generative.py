@@ -12,12 +12,12 @@ from __future__ import annotations
 import numpy as np
 
 from afterimage.evaluation.fingerprint import Score
+from afterimage.evaluation.phenotype_scores import score
 from afterimage.evaluation.phenotypes import (
     cross_validate,
     gram,
     make_folds,
     permuted_rows,
-    score,
     standardised,
 )
 

@@ -70,6 +70,17 @@ def group_view(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     }
 
 
+def _holds_chance(row: Mapping[str, Any]) -> bool:
+    """Say whether the interval for all tries holds chance; False where it is not known."""
+    low, chance = as_number(row.get("ci_all_low")), as_number(row.get("chance"))
+    return low is not None and chance is not None and low <= chance
+
+
+def _is_sure(row: Mapping[str, Any]) -> bool:
+    """Say whether a score is above chance by its corrected p, one-sided, and by the interval too."""
+    return (as_number(row.get("p_holm")) or 1.0) < ALPHA and not _holds_chance(row)
+
+
 def _sentence(target: str, seg: str, metric: Metric, rows: Sequence[Mapping[str, Any]]) -> str:
     """Say whether any set of features predicts a target, and whether a rival does as well."""
     brain = [row for row in rows if row["role"] == "features"]
@@ -82,7 +93,7 @@ def _sentence(target: str, seg: str, metric: Metric, rows: Sequence[Mapping[str,
         f"{metric.interval(best['ci_low'], best['ci_high'])}, chance {metric.write(best['chance'])}, "
         f"{best['n']} rows"
     )
-    sure = [row for row in brain if (as_number(row.get("p_holm")) or 1.0) < ALPHA]
+    sure = [row for row in brain if _is_sure(row)]
     if not sure:
         start = (
             f"No feature predicts {target} better than chance; the highest is "
@@ -92,8 +103,15 @@ def _sentence(target: str, seg: str, metric: Metric, rows: Sequence[Mapping[str,
         if alone is not None and corrected is not None and alone < ALPHA:
             start += (
                 f" Alone its p would be {p_text(alone)}; corrected for the {len(brain)} sets of "
-                f"features that were tried it is {p_text(corrected)}."
+                f"features that were tried it is {p_text(corrected)}"
             )
+            ends = as_number(best.get("ci_all_low")), as_number(best.get("ci_all_high"))
+            if None not in ends:
+                start += (
+                    f", and the 95 % interval for all tries is {metric.interval(*ends)}"
+                    f"{', which holds chance' if _holds_chance(best) else ''}"
+                )
+            start += "."
     else:
         start = (
             f"{target} is predicted better than chance by "
@@ -117,26 +135,33 @@ def _sentence(target: str, seg: str, metric: Metric, rows: Sequence[Mapping[str,
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    several = len({row["seg"] for row in rows if as_number(row.get("value")) is not None}) > 1
     columns = (
-        Column("Target"), Column("Regions"), Column("Features"), Column("Score"),
+        Column("Target"), *([Column("Regions")] if several else []), Column("Features"),
+        Column("Score"),
         Column("Value", numeric=True),
         Column("95 % interval", "bootstrap over people, or their groups", numeric=True),
         Column("Chance", "people permuted, everything fitted anew", numeric=True),
         Column("p", "one-sided", numeric=True),
         Column("p (Holm)", "corrected for the number of sets of features", numeric=True),
+        Column(
+            "95 % interval, all tries",
+            "from permutations, corrected for the number of sets of features", numeric=True,
+        ),
         Column("n", numeric=True),
     )  # fmt: skip
     body: list[tuple[Cell, ...]] = []
-    notes: dict[str, None] = {}
+    notes: dict[str, tuple[dict[str, None], dict[str, None]]] = {}  # protocol: features, targets
     for row in rows:
         if as_number(row.get("value")) is None:
             continue
         described = METRICS[str(row["metric"])]
-        notes.setdefault(f"{row['target']}, {feature_title(row)}: {row['protocol']}", None)
+        features, targets = notes.setdefault(str(row["protocol"]), ({}, {}))
+        features[feature_title(row)] = targets[str(row["target"])] = None
         body.append(
             (
                 Cell(str(row["target"])),
-                Cell(str(row["seg"])),
+                *([Cell(str(row["seg"]))] if several else []),
                 Cell(feature_title(row)),
                 Cell(described.title),
                 number_cell(described.write(row["value"]), row["value"]),
@@ -144,9 +169,15 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
                 number_cell(described.write(row["chance"]), row["chance"]),
                 number_cell(p_text(row["p"]), row["p"]),
                 number_cell(p_text(row.get("p_holm")), row.get("p_holm")),
+                Cell(
+                    described.interval(row.get("ci_all_low"), row.get("ci_all_high")),
+                    kind="number",
+                ),
                 number_cell(str(row["n"]), row["n"]),
             )
         )
-    return Table(
-        "Prediction of phenotypes", columns, tuple(body), sortable=True, notes=tuple(notes)
+    said = tuple(
+        f"{', '.join(features)} ({', '.join(targets)}): {protocol}"
+        for protocol, (features, targets) in notes.items()
     )
+    return Table("Prediction of phenotypes", columns, tuple(body), sortable=True, notes=said)

@@ -23,7 +23,7 @@ from afterimage.settings import StageConfig
 from afterimage.stages.phenotype_files import People, read_column, read_people
 from afterimage.stages.runner import record_skipped
 
-VERSION = 2
+VERSION = 3
 CITES = ("orlichenko2024",)
 
 log = logging.getLogger("afterimage")
@@ -60,7 +60,9 @@ class Config(StageConfig):
     n_components: int = Field(
         30, ge=1, description="principal components of connectivity; the rest is not in samples"
     )
-    latent_size: int = Field(10, ge=1, description="latent numbers a person")
+    latent_size: int = Field(
+        20, ge=1, description="latent numbers a person, at most: as many as components above noise"
+    )
     n_epochs: int = Field(600, ge=1, description="passes over the training people")
     learning_rate: float = Field(1e-3, gt=0, description="of Adam")
     n_samples: int = Field(1000, ge=10, description="people that are generated")
@@ -179,7 +181,7 @@ def _generate(
     latents = model.latents(edges)
     rows += check_latents(edges[test], latents[test], held, config.n_permutations, seed)
     notes = ""
-    if train.sum() < 10 * config.latent_size:
+    if train.sum() < 10 * model.latent_size_:
         notes = (
             f"{int(train.sum())} training people are fewer than ten a latent: latents may not be "
             "free of demographics"
@@ -199,6 +201,7 @@ def _generate(
         attrs={
             "seg": people.seg, "measure": config.measure, "edges": "below the diagonal, by row",
             "problem": "", "notes": notes, "n_train": int(train.sum()), "n_held_out": int(test.sum()),
+            "n_latents": model.latent_size_,
         },
     )  # fmt: skip
     if config.harmonise:

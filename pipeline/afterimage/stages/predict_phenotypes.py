@@ -15,6 +15,7 @@ from afterimage.bids.names import entity
 from afterimage.connectivity.cycle_classifier import out_of_fold
 from afterimage.errors import AfterimageError, InputError
 from afterimage.evaluation import phenotypes
+from afterimage.evaluation.phenotype_scores import score
 from afterimage.evaluation.statistics import holm
 from afterimage.io.tables import write_tsv
 from afterimage.settings import Settings, StageConfig
@@ -28,14 +29,14 @@ from afterimage.stages.phenotype_features import (
 from afterimage.stages.phenotype_files import Column, People, read_column, read_people
 from afterimage.stages.runner import record_skipped
 
-VERSION = 2
+VERSION = 3
 CITES = ("varoquaux2017", "an2007", "winkler2015", "snoek2019", "dadi2019")
 
 log = logging.getLogger("afterimage")
 
 COLUMNS = (
     "target", "seg", "features", "role", "metric", "value", "ci_low", "ci_high", "chance",
-    "chance_low", "chance_high", "p", "p_holm", "n", "protocol", "note",
+    "chance_low", "chance_high", "p", "p_holm", "ci_all_low", "ci_all_high", "n", "protocol", "note",
 )  # fmt: skip
 #: Numbers with this many values or fewer are taken as classes.
 FEW_VALUES = 2
@@ -314,13 +315,14 @@ def _predict(
     if confounds is not None and confounds.shape[1]:
         said += f"; without {', '.join(config.confounds)}"
     table: list[dict[str, Any]] = []
+    # Discriminants, of maps, tell classes apart only.
+    features = [one for one in features if one.maps is None or classes]
+    n_tries = sum(one.role == "features" for one in features)
     for one in features:
-        if one.maps is not None and not classes:
-            continue  # discriminants tell classes apart
         truth, guess = _guess(one, rows, every, own, folds, confounds, config)
         for metric in metrics:
-            scored = phenotypes.score(
-                truth, guess, own, metric,
+            scored = score(
+                truth, guess, own, metric, n_tries=1 if one.role == "rival" else n_tries,
                 n_bootstraps=config.n_bootstraps, random_state=seed,
             )  # fmt: skip
             table.append(scored.row() | {

@@ -34,6 +34,8 @@ MAX_RUNS = 4
 #: Connections drawn in a brain.
 N_EDGES = 150
 N_LEVELS = 64
+#: Networks with a smaller share of the units have no room for their name.
+LEAST_SHARE = 0.03
 SIGNED, UNSIGNED = "RdBu_r", "magma"
 
 
@@ -113,7 +115,11 @@ def _mark_networks(axes: Axes, networks: np.ndarray, theme: Theme) -> None:
         axes.axhline(edge, color=theme.muted, linewidth=0.6)
         axes.axvline(edge, color=theme.muted, linewidth=0.6)
     middles = [(a + b) / 2 for a, b in pairwise(edges)]
-    axes.set_yticks(middles, [str(networks[a])[:18] for a in edges[:-1]], fontsize=7)
+    words = [
+        str(networks[a])[:18] if b - a >= LEAST_SHARE * len(networks) else ""
+        for a, b in pairwise(edges)
+    ]
+    axes.set_yticks(middles, words, fontsize=7)
 
 
 def draw_connectome(matrix: np.ndarray, centres: np.ndarray, theme: Theme) -> bytes:
