@@ -169,17 +169,20 @@ class Found:
 SEEN, UNSEEN = range(16), range(16, 20)
 
 
-def data(n_train: int, n_test: int, duration_s: float) -> dict[str, PlantedMotifs]:
+def data(
+    n_train: int, n_test: int, duration_s: float, random_state: int
+) -> dict[str, PlantedMotifs]:
     """Draw recordings to learn from and to be judged on; the last two with a montage never seen."""
+    seeds = [10 * random_state + number for number in range(1, 5)]
     shared: dict[str, Any] = {"duration_s": duration_s}
     return {
-        "train": planted_motifs(n_train, channels=SEEN, random_state=1, **shared),
-        "test": planted_motifs(n_test, channels=SEEN, random_state=2, **shared),
+        "train": planted_motifs(n_train, channels=SEEN, random_state=seeds[0], **shared),
+        "test": planted_motifs(n_test, channels=SEEN, random_state=seeds[1], **shared),
         "average": planted_motifs(
-            4 * n_test, channels=UNSEEN, reference="average", random_state=3, **shared
+            4 * n_test, channels=UNSEEN, reference="average", random_state=seeds[2], **shared
         ),
         "electrode": planted_motifs(
-            4 * n_test, channels=UNSEEN, reference="electrode", random_state=4, **shared
+            4 * n_test, channels=UNSEEN, reference="electrode", random_state=seeds[3], **shared
         ),
     }
 

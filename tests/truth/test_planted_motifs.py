@@ -49,26 +49,31 @@ def test_motifs_are_as_loud_as_stated_and_where_stated() -> None:
     assert np.abs(planted[~on]).max() < 1e-3 * np.abs(planted).max()
     kinds = np.bincount(loud.motifs[on], minlength=len(MOTIFS) + 1)[1:]
     assert (kinds > 0).all()
+
+
+def test_a_state_has_its_motifs() -> None:
+    many = planted_motifs(40, channels=range(8), random_state=0)
     for state, pair in enumerate(STATES):
-        here = loud.motifs[loud.states == state]
+        here = many.motifs[many.states == state]
         own = np.isin(here[here > 0], [1 + MOTIFS.index(name) for name in pair])
-        assert 0.5 < own.mean() < 0.9  # 0.7 in expectation
+        assert 0.62 < own.mean() < 0.78  # 0.7 in expectation, of some 300 motifs
 
 
 @pytest.mark.parametrize("name", MOTIFS)
 def test_a_motif_has_its_rhythm(name: str) -> None:
     rng = np.random.default_rng(0)
-    peaks = []
+    middles = []
     for _ in range(20):
         course = motif_course(name, 2.0, 200.0, rng)
         assert abs(np.mean(course**2) - 1) < 1e-9
         power = np.abs(np.fft.rfft(course * np.hanning(400))) ** 2
-        peaks.append((power * np.arange(201) / 2).sum() / power.sum())
+        # Half of the power is below: harmonics of a saw tooth reach far and hold little.
+        middles.append(np.searchsorted(np.cumsum(power), power.sum() / 2) / 2)
     low, high = {
-        "spindle": (12, 15), "spike_wave": (2.5, 12), "alpha": (8.5, 10.5), "k_complex": (0.3, 3),
-        "chirp_up": (5, 20), "chirp_down": (5, 20), "muscle": (45, 75), "theta": (5, 12),
+        "spindle": (12, 15), "spike_wave": (2.5, 4), "alpha": (8.5, 10.5), "k_complex": (0.3, 3),
+        "chirp_up": (8, 14), "chirp_down": (8, 14), "muscle": (45, 75), "theta": (5, 6.5),
     }[name]  # fmt: skip
-    assert low < np.mean(peaks) < high
+    assert low < np.mean(middles) < high
 
 
 def test_codes_tell_motifs_better_than_clusters_of_spectra() -> None:
