@@ -14,6 +14,7 @@ from afterimage.evaluation.token_features import histograms, ngram_bayes
 from afterimage.simulate.motifs import MOTIFS, PlantedMotifs, frame_motifs, planted_motifs
 from afterimage.tokenizers.signals import Signal, new_signal
 from afterimage.tokenizers.spectral import SpectralTokenizer
+from afterimage.tokenizers.tfm import Tfm
 
 
 def signals_of(planted: PlantedMotifs) -> list[Signal]:
@@ -260,6 +261,34 @@ def reconstruction(tokenizer: SpectralTokenizer, planted: PlantedMotifs) -> floa
             np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(target, said, strict=True)
         ]
     return float(np.mean(found))
+
+
+def told_of_hidden(tokenizer: Tfm, planted: PlantedMotifs) -> tuple[float, float]:
+    """Share of the variance of spectra that is told with all of them hidden, and with none.
+
+    The first is 0 at best where nothing leaks: all that is given are the masks.
+    """
+    import torch
+
+    network = tokenizer.network_
+    found = []
+    for share in (0.0, 1.0):
+        error = spread = 0.0
+        for signal in signals_of(planted)[:8]:
+            values = torch.from_numpy(tokenizer.prepare(signal).values)[
+                :, : tokenizer.window_samples
+            ]
+            with torch.inference_mode():
+                target = network.look(values)
+                seen = torch.full((*target.shape[:2], network.n_bands), share > 0)
+                latents = torch.nn.functional.normalize(
+                    network.narrow(network.latents(values, seen)), dim=-1
+                )
+                said = network.spectra(network.quantiser(latents)[0])
+                error += float((said - target).square().sum())
+                spread += float((target - target.mean((0, 1))).square().sum())
+        found.append(1 - error / spread)
+    return found[0], found[1]
 
 
 N_MOTIFS = len(MOTIFS)
