@@ -14,6 +14,7 @@ from afterimage.evaluation.token_features import histograms, ngram_bayes
 from afterimage.simulate.motifs import MOTIFS, PlantedMotifs, frame_motifs, planted_motifs
 from afterimage.tokenizers.signals import Signal, new_signal
 from afterimage.tokenizers.spectral import SpectralTokenizer
+from afterimage.tokenizers.tfm import Tfm
 
 
 def signals_of(planted: PlantedMotifs) -> list[Signal]:
@@ -169,17 +170,20 @@ class Found:
 SEEN, UNSEEN = range(16), range(16, 20)
 
 
-def data(n_train: int, n_test: int, duration_s: float) -> dict[str, PlantedMotifs]:
+def data(
+    n_train: int, n_test: int, duration_s: float, random_state: int
+) -> dict[str, PlantedMotifs]:
     """Draw recordings to learn from and to be judged on; the last two with a montage never seen."""
+    seeds = [10 * random_state + number for number in range(1, 5)]
     shared: dict[str, Any] = {"duration_s": duration_s}
     return {
-        "train": planted_motifs(n_train, channels=SEEN, random_state=1, **shared),
-        "test": planted_motifs(n_test, channels=SEEN, random_state=2, **shared),
+        "train": planted_motifs(n_train, channels=SEEN, random_state=seeds[0], **shared),
+        "test": planted_motifs(n_test, channels=SEEN, random_state=seeds[1], **shared),
         "average": planted_motifs(
-            4 * n_test, channels=UNSEEN, reference="average", random_state=3, **shared
+            4 * n_test, channels=UNSEEN, reference="average", random_state=seeds[2], **shared
         ),
         "electrode": planted_motifs(
-            4 * n_test, channels=UNSEEN, reference="electrode", random_state=4, **shared
+            4 * n_test, channels=UNSEEN, reference="electrode", random_state=seeds[3], **shared
         ),
     }
 
@@ -257,6 +261,34 @@ def reconstruction(tokenizer: SpectralTokenizer, planted: PlantedMotifs) -> floa
             np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(target, said, strict=True)
         ]
     return float(np.mean(found))
+
+
+def told_of_hidden(tokenizer: Tfm, planted: PlantedMotifs) -> tuple[float, float]:
+    """Share of the variance of spectra that is told with all of them hidden, and with none.
+
+    The first is 0 at best where nothing leaks: all that is given are the masks.
+    """
+    import torch
+
+    network = tokenizer.network_
+    found = []
+    for share in (0.0, 1.0):
+        error = spread = 0.0
+        for signal in signals_of(planted)[:8]:
+            values = torch.from_numpy(tokenizer.prepare(signal).values)[
+                :, : tokenizer.window_samples
+            ]
+            with torch.inference_mode():
+                target = network.look(values)
+                seen = torch.full((*target.shape[:2], network.n_bands), share > 0)
+                latents = torch.nn.functional.normalize(
+                    network.narrow(network.latents(values, seen)), dim=-1
+                )
+                said = network.spectra(network.quantiser(latents)[0])
+                error += float((said - target).square().sum())
+                spread += float((target - target.mean((0, 1))).square().sum())
+        found.append(1 - error / spread)
+    return found[0], found[1]
 
 
 N_MOTIFS = len(MOTIFS)

@@ -123,11 +123,12 @@ def test_hidden_windows_of_sources_are_guessed_from_the_others(quick: BrainToken
         assert np.mean(found["model"]) < np.mean(found[rival]) - 0.05, rival
 
 
-@pytest.fixture(scope="module")
-def full() -> BrainTokenizer:
-    """Train for minutes."""
+@pytest.fixture(scope="module", params=[0, 1])
+def full(request: pytest.FixtureRequest) -> BrainTokenizer:
+    """Train for minutes, from two seeds."""
     settings = BrainTokenizerSettings(
         **SMALL, n_features=64, n_steps=500, batch_size=12, channels_per_window=32,
+        random_state=request.param,
         learning_rate=7e-3, quantiser=QuantiserSettings(codebook_size=128, n_stages=4),
     )  # fmt: skip
     return trained(settings, 12, 64)[0]
@@ -138,6 +139,7 @@ def test_dropped_channels_of_unseen_layouts_are_told_better_than_by_splines(
     full: BrainTokenizer,
 ) -> None:
     found = check_layouts(full, range(1000, 1006), 32)
+    print(found)
     for layout in ("eeg32", *UNSEEN):
         assert found[layout]["dropped"] > found[layout]["spline"], layout
 
@@ -149,6 +151,7 @@ def test_hidden_tokens_are_guessed_better_than_by_any_table(full: BrainTokenizer
     model = BrainOmni(BrainOmniSettings(**GRID, n_steps=300))
     model.fit(training, full.codebooks())
     found = guesses(model, training, held_out)
+    print(found)
     for rival in ("unigram", "bigram", "copy neighbour"):
         assert found["model"][0] < found[rival][0] - 1.0, rival
         assert np.mean(found["model"]) < np.mean(found[rival]) - 0.2, rival

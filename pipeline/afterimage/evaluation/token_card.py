@@ -31,9 +31,7 @@ def channel_correlations(
     flat = (np.asarray(x, np.float64).reshape(len(x), -1) for x in (target, decoded))
     a, b = (x - x.mean(1, keepdims=True) for x in flat)
     size = np.sqrt((a**2).sum(1) * (b**2).sum(1))
-    found: NDArray[np.float64] = np.where(
-        size > 1e-12, (a * b).sum(1) / np.where(size > 1e-12, size, 1.0), np.nan
-    )
+    found: NDArray[np.float64] = (a * b).sum(1) / np.where(size > 1e-12, size, np.nan)
     return found
 
 
@@ -372,11 +370,8 @@ def event_table(
             mixed[here] = rng.permutation(label[here])
         null.append(information(mixed))
     after_kind = np.stack([table[label == k].sum(0) for k in range(len(names))], axis=1)
-    everywhere = overall / overall.sum()
-    shares = after_kind / np.maximum(after_kind.sum(0), 1)
-    rates = np.where(
-        everywhere[:, None] > 0, shares / np.where(everywhere > 0, everywhere, 1)[:, None], np.nan
-    )
+    everywhere = np.where(overall > 0, overall / overall.sum(), np.nan)
+    rates = after_kind / np.maximum(after_kind.sum(0), 1) / everywhere[:, None]
     p = (1 + sum(value >= observed - 1e-12 for value in null)) / (1 + n_permutations)
     return EventTable(
         names, rates, observed, float(np.mean(null)), float(np.quantile(null, 0.975)), p,

@@ -61,7 +61,9 @@ class EncoderBlock(nn.Module):
         self.rise = nn.Linear(n_features, 4 * n_features)
         self.fall = nn.Linear(4 * n_features, n_features)
 
-    def forward(self, tokens: Tensor, times: Tensor | None = None) -> Tensor:
+    def forward(
+        self, tokens: Tensor, times: Tensor | None = None, seen: Tensor | None = None
+    ) -> Tensor:
         """Return tokens that know of each other.
 
         Parameters
@@ -69,6 +71,8 @@ class EncoderBlock(nn.Module):
         tokens : Tensor, (n, n_tokens, n_features)
         times : Tensor, (n_tokens,), optional
             Rotary position of each token; without it the order of tokens means nothing.
+        seen : Tensor of bool, (n, 1, 1, n_tokens), optional
+            Tokens that others may look at; default: all.
 
         Returns
         -------
@@ -80,7 +84,7 @@ class EncoderBlock(nn.Module):
         if times is not None:
             angles = rotary_angles(times, query.shape[-1], self.longest)
             query, key = rotate(query, angles), rotate(key, angles)
-        mixed = scaled_dot_product_attention(query, key, value)
+        mixed = scaled_dot_product_attention(query, key, value, seen)
         tokens = tokens + self.project(mixed.transpose(1, 2).reshape(n, n_tokens, n_features))
         return tokens + self.fall(gelu(self.rise(self.norm_mlp(tokens))))
 

@@ -36,7 +36,10 @@ else:
     Model = MASKED_MODELS.union()
 
 VERSION = 1
-CITES = ("yang2024", "choi2023", "ortegacaro2024", "he2022", "assran2023", "su2021")
+CITES = (
+    "yang2024", "choi2023", "ortegacaro2024", "he2022", "assran2023", "su2021", "tegon2025",
+    "gu2024",
+)  # fmt: skip
 COLUMNS = ("model", "predictor", "metric", "value", "ci_low", "ci_high", "n")
 #: Regions and segments of the example that the report shows.
 EXAMPLE = (60, 40)

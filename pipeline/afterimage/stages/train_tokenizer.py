@@ -30,7 +30,10 @@ else:
     Tokenizer = TOKENIZERS.union()
 
 VERSION = 1
-CITES = ("vandenoord2017", "zeghidour2022", "fifty2025")
+CITES = (
+    "vandenoord2017", "zeghidour2022", "fifty2025", "xiao2025", "pradeepkumar2025", "chen2024",
+    "zheng2024",
+)  # fmt: skip
 EXPOSURE_COLUMNS = (
     "recording", "subject", "session", "task", "run", "part", "n_windows", "seconds", "sha256",
 )  # fmt: skip

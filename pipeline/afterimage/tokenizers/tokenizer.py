@@ -229,6 +229,7 @@ class SignalTokenizer:
         import torch
 
         from afterimage.training.loop import Batch, LoopSettings, train
+        from afterimage.training.objectives import seeded_objective
 
         settings = self.settings
         if not len(source):
@@ -247,7 +248,7 @@ class SignalTokenizer:
 
         # The averaged weights are the last ones: the codebooks follow the encoder as it is.
         self.losses_ = train(
-            _objective(self.network_),
+            seeded_objective(self.network_),
             batch_of,
             len(source),
             LoopSettings(
@@ -385,28 +386,3 @@ class SignalTokenizer:
         weights = {k: torch.from_numpy(np.array(array)) for k, array in arrays.items()}
         tokenizer.network_.load_state_dict(weights)
         return tokenizer
-
-
-def _objective(network: nn.Module) -> nn.Module:
-    """Return the objective of a network for `afterimage.training.loop.train`.
-
-    The quantiser draws from torch's global source, which is set from that of the step, so that a
-    run that is resumed goes on as it would have.
-    """
-    import torch
-    from torch import nn
-
-    class Objective(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = network
-
-        def forward(self, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
-            device = next(iter(batch.values())).device
-            seed = int(torch.randint(2**62, (), generator=generator))
-            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-                torch.manual_seed(seed)
-                loss: Tensor = self.network(batch)["loss"]
-            return loss
-
-    return Objective()

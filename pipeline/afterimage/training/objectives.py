@@ -63,6 +63,36 @@ def contrastive_loss(images: Tensor, texts: Tensor, log_scale: Tensor) -> Tensor
     return (cross_entropy(logits, own) + cross_entropy(logits.T, own)) / 2
 
 
+def seeded_objective(network: nn.Module) -> nn.Module:
+    """Return the objective of a network that says its loss and draws from torch's global source.
+
+    As quantisers do. The global source is set from that of the step, so that a run that is resumed
+    goes on as it would have.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        ``forward(batch)`` returns a dictionary with ``loss``.
+    """
+    import torch
+    from torch import nn
+
+    class Objective(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
+            device = next(iter(batch.values())).device
+            seed = int(torch.randint(2**62, (), generator=generator))
+            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+                torch.manual_seed(seed)
+                loss: Tensor = self.network(batch)["loss"]
+            return loss
+
+    return Objective()
+
+
 def autoencoder_objective(vae: Any, kl_weight: float) -> nn.Module:
     """Return the objective of a variational autoencoder (Rombach et al. 2022, arXiv:2112.10752).
 
