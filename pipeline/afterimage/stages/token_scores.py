@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,6 @@ from afterimage.evaluation.token_card import (
     stream_values,
     token_segments,
 )
-from afterimage.io.tables import read_tsv
 from afterimage.stages.token_series import RecordingFile
 from afterimage.tokenizers.signals import Signal
 from afterimage.tokenizers.tokenizer import SignalTokenizer, Tokens
@@ -99,7 +97,7 @@ def card_of(
     tokenizer: SignalTokenizer,
     train: list[Scored],
     test: list[Scored],
-    events: Sequence[Path | None],
+    events: Sequence[Sequence[tuple[float, str]]],
     n_bootstraps: int,
     random_state: int,
 ) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, np.ndarray]]:
@@ -110,8 +108,8 @@ def card_of(
     tokenizer : SignalTokenizer
     train, test : list of Scored
         Parts of recordings of people that were learned from, and that were not.
-    events : sequence of Path or None
-        Tables of events of the recordings of ``test``.
+    events : sequence of list of (float, str)
+        Onset in s and kind of what was shown in each recording of ``test``.
     n_bootstraps, random_state : int
     """
     rows: list[dict[str, Any]] = []
@@ -262,16 +260,19 @@ def _powers(
 
 
 def _events(
-    test: list[Scored], events: Sequence[Path | None], size: int, after: int, seed: int
+    test: list[Scored],
+    events: Sequence[Sequence[tuple[float, str]]],
+    size: int,
+    after: int,
+    seed: int,
 ) -> EventTable | None:
     """Count codes after events, where events have from two to twenty kinds."""
     recordings = []
-    for one, path in zip(test, events, strict=True):
-        rows = read_tsv(path) if path is not None else []
-        onset = np.array([float(row["onset"]) for row in rows]) - one.start_s
+    for one, rows in zip(test, events, strict=True):
+        onset = np.array([at for at, _ in rows]) - one.start_s
         steps = np.floor(onset / one.tokens.step_s + 1e-9).astype(np.int64)
         inside = (steps >= 0) & (steps < one.codes.shape[1])
-        kinds = [str(row.get("trial_type", "n/a")) for row in rows]
+        kinds = [kind for _, kind in rows]
         chosen = [kind for kind, here in zip(kinds, inside, strict=True) if here]
         recordings.append((one.codes, steps[inside], chosen))
     if len({kind for *_, kinds in recordings for kind in kinds}) > MAX_KINDS:
