@@ -248,7 +248,7 @@ def _look_through_trials(path: Path) -> list[RecordingFile]:
     values = values[:, picks]
     centres = np.median(values, axis=2).astype(np.float32)
     every = max(1, values.shape[0] * values.shape[2] // N_SCALE)
-    together = np.concatenate((values - centres[..., None]).swapaxes(0, 1), axis=1)
+    together = np.concatenate(list(values - centres[..., None]), axis=1)
     _, scale = scaling(replace(layout, values=together[:, ::every]))
     name = unit_of(path)
     shown = next((columns[key] for key in SHOWN if key in columns), None)
