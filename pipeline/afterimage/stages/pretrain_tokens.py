@@ -122,7 +122,7 @@ def run(
     write_tsv(outputs.pretext, [{**common, **row} for row in rows], COLUMNS)
     weights, card = model.state()
     card |= {
-        **common, "held_out": vocabulary["held_out"], "n_train": len(sides["train"]),
+        **common, "name": name, "held_out": vocabulary["held_out"], "n_train": len(sides["train"]),
         "n_test": len(sides["test"]),
         "n_tokens": int(sum(one.codes[..., 0].size for one in train)),
         "n_weights": int(sum(array.size for array in weights.values())),
