@@ -97,7 +97,7 @@ def card_of(
     tokenizer: SignalTokenizer,
     train: list[Scored],
     test: list[Scored],
-    events: Sequence[Sequence[tuple[float, str]]],
+    events: Sequence[tuple[str, Sequence[tuple[float, str]]]],
     n_bootstraps: int,
     random_state: int,
 ) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, np.ndarray]]:
@@ -108,8 +108,9 @@ def card_of(
     tokenizer : SignalTokenizer
     train, test : list of Scored
         Parts of recordings of people that were learned from, and that were not.
-    events : sequence of list of (float, str)
-        Onset in s and kind of what was shown in each recording of ``test``.
+    events : sequence of (str, list of (float, str))
+        Of each recording of ``test``: its file, and onset in s and kind of what was shown. Kinds
+        are permuted within files: a trial alone has one.
     n_bootstraps, random_state : int
     """
     rows: list[dict[str, Any]] = []
@@ -261,20 +262,26 @@ def _powers(
 
 def _events(
     test: list[Scored],
-    events: Sequence[Sequence[tuple[float, str]]],
+    events: Sequence[tuple[str, Sequence[tuple[float, str]]]],
     size: int,
     after: int,
     seed: int,
 ) -> EventTable | None:
     """Count codes after events, where events have from two to twenty kinds."""
-    recordings = []
-    for one, rows in zip(test, events, strict=True):
+    found: dict[str, list[tuple[NDArray[np.signedinteger], NDArray[np.int64], list[str]]]] = {}
+    for one, (file, rows) in zip(test, events, strict=True):
         onset = np.array([at for at, _ in rows]) - one.start_s
         steps = np.floor(onset / one.tokens.step_s + 1e-9).astype(np.int64)
-        inside = (steps >= 0) & (steps < one.codes.shape[1])
-        kinds = [kind for _, kind in rows]
-        chosen = [kind for kind, here in zip(kinds, inside, strict=True) if here]
-        recordings.append((one.codes, steps[inside], chosen))
+        inside = (steps >= 0) & (steps + after <= one.codes.shape[1])
+        kinds = [kind for (_, kind), here in zip(rows, inside, strict=True) if here]
+        found.setdefault(file, []).append((one.codes, steps[inside], kinds))
+    recordings = []
+    for some in found.values():
+        starts = np.cumsum([0, *(codes.shape[1] for codes, *_ in some[:-1])])
+        steps = [at + start for (_, at, _), start in zip(some, starts, strict=True)]
+        kinds = [kind for *_, of_one in some for kind in of_one]
+        joined = np.concatenate([codes for codes, *_ in some], axis=1)
+        recordings.append((joined, np.concatenate(steps), kinds))
     if len({kind for *_, kinds in recordings for kind in kinds}) > MAX_KINDS:
         return None
     return event_table(recordings, size, after, random_state=seed)

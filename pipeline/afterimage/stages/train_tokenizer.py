@@ -138,7 +138,7 @@ def run(
             found=f"{len(train)} of people seen, {len(tried)} of others",
             expected="one or more of each", fix="change test_fraction, or see what was left out",
         )  # fmt: skip
-    events = [one.events(inputs.events) for one in files]
+    events = [(str(one.path), one.events(inputs.events)) for one in files]
     rows, details, arrays = card_of(
         tokenizer, train, tried, events, config.n_bootstraps, random_state
     )
