@@ -10,13 +10,14 @@ import pytest
 from tests.token_study import QUICK, files, person, train
 from tests.tokenizer_example import rhythms
 
+from afterimage.decoding.ridge import RidgeSettings
 from afterimage.errors import InputError
-from afterimage.io.arrays import open_dataset
+from afterimage.io.arrays import block_writer, open_dataset, read_blocks
 from afterimage.io.series import open_series
 from afterimage.io.tables import read_tsv
 from afterimage.io.trials import Cuts, open_reader, write_lazy_trials, write_trials
 from afterimage.io.weights import load_weights
-from afterimage.stages import tokenize_trials
+from afterimage.stages import tokenize_trials, train_decoder
 from afterimage.stages.token_series import SeriesSource, open_recordings
 from afterimage.stages.trial_tokens import embeddings, encode_trials
 from afterimage.tokenizers.raw_patches import RawPatches, RawPatchesSettings
@@ -203,3 +204,37 @@ def test_trials_of_a_run_are_cut_from_it_as_it_was_cleaned(tmp_path: Path) -> No
     write_lazy_trials(short, cuts, columns("02", 3), units(), times_s[:100], {"subject": "02"})
     with pytest.raises(InputError, match="shorter than a window"):
         encode_trials(tokenizer, short)
+
+
+def test_an_image_decoder_learns_from_tokens(root: Path, trained: Any, tmp_path: Path) -> None:
+    (tmp_path / "dataset_description.json").write_text("{}")
+    rng = np.random.default_rng(5)
+    names = np.array([f"image-{number:02d}" for number in range(60)])
+    shown = rng.uniform(-1, 1, 60)
+    wave = np.sin(2 * np.pi * 10 * np.arange(N_TIMES) / RATE_HZ)
+    values = rng.standard_normal((60, 8, N_TIMES))
+    values[:, :4] += 4 * (1 + shown[:, None, None]) * wave
+    trials = {**columns("07", 60), "stimulus": names}
+    trials["split"] = np.where(np.arange(60) < 45, "train", "test")
+    path = tmp_path / "sub-07" / "sub-07_trials.nc"
+    times_s = np.arange(N_TIMES) / RATE_HZ
+    write_trials(path, [values.astype(np.float32)], trials, units(), times_s, {"subject": "07"})
+    with block_writer(tmp_path / "features.nc") as writer:
+        writer.group("", names[:45])
+        features = shown[:45, None] * np.ones((1, 4), np.float32)
+        writer.write("", "clip", [features.astype(np.float32)], (4,), {})
+    told = {}
+    for name, given in (("signal", path), ("tokens", written(tmp_path, trained, path))):
+        outputs = train_decoder.Outputs(tmp_path / f"{name}.safetensors", tmp_path / f"{name}.nc")
+        train_decoder.run(
+            train_decoder.Inputs(given, tmp_path / "features.nc"),
+            outputs,
+            train_decoder.Config(decoders={"ridge": RidgeSettings()}),
+        )
+        for source in ("brain", "shuffled"):
+            ids, blocks = read_blocks(outputs.predictions, source)
+            truth = shown[[names.tolist().index(one) for one in ids]]
+            told[name, source] = np.corrcoef(blocks["clip"][:, 0], truth)[0, 1]
+    assert told["signal", "brain"] > 0.8
+    assert told["tokens", "brain"] > 0.6
+    assert told["tokens", "shuffled"] < 0.5
