@@ -20,7 +20,8 @@ MODEL = {"kind": "brain_omni", "n_features": 16, "n_layers": 1, "n_heads": 2, "n
 ROLES = {
     "band power": "linear baseline", "tangentSpace": "linear baseline",
     "windowLDA": "linear baseline", "small convolution": "network baseline",
-    "histogram of tokens": "tokens", "vectors of tokens": "tokens", "omni: frozen": "model",
+    "histogram of tokens": "tokens", "course of tokens": "tokens", "vectors of tokens": "tokens",
+    "omni: frozen": "model",
     "omni: fine-tuned": "model", "omni: untrained": "untrained", "omni: from scratch": "untrained",
 }  # fmt: skip
 
@@ -81,7 +82,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str, Any]
         contrasts={
             "side": {}, "luck": {"condition_column": "luck"}, "few": {"classes": {"a": ["right"]}}
         },
-        n_folds=2, n_steps=25, batch_size=16, n_permutations=20, n_bootstraps=100,
+        n_folds=2, n_steps=12, batch_size=16, n_permutations=20, n_bootstraps=100,
         learning_rate=3e-3, baselines={"tangentSpace": {"kind": "tangent_space"},
                                        "windowLDA": {"kind": "window_lda"}},
     )  # fmt: skip

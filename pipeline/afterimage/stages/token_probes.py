@@ -92,15 +92,15 @@ def frozen_features(
 
     books = tokenizer.codebooks()
     codes = [one[at] if apart else one for one, at in zip(grid.codes, rows, strict=True)]
+    vectors = [embeddings(one, books) for one in grid.codes]
     centred = trials.values - trials.values.mean(2, keepdims=True)
     found: dict[tuple[str, str], NDArray[np.floating]] = {
         ("band power", LINEAR): band_power(centred, trials.sampling_rate_hz).reshape(
             len(centred), -1
         ),
         ("histogram of tokens", TOKENS): histograms(codes, books.shape[1], by_stream=apart),
-        ("vectors of tokens", TOKENS): laid_out(
-            [embeddings(one, books).mean(1) for one in grid.codes]
-        ),
+        ("vectors of tokens", TOKENS): laid_out([one.mean(1) for one in vectors]),
+        ("course of tokens", TOKENS): laid_out([one.reshape(len(one), -1) for one in vectors]),
     }
     for arrays, card in models:
         model = TOKEN_MODELS.get(card["settings"]["kind"]).from_state(arrays, card)
