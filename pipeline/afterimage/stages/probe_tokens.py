@@ -205,16 +205,18 @@ class ContrastProbes:
         from afterimage.evaluation.fold_probes import ridge_decoding
 
         config = self.config
-        more = {"n_permutations": config.n_permutations, "random_state": self.random_state}
         for (features, role), values in frozen.items():
-            known = (self.labels, self.groups, self.folds)
-            decoding = ridge_decoding(values[self.used], *known, **more)
+            decoding = ridge_decoding(
+                values[self.used], self.labels, self.groups, self.folds,
+                n_permutations=config.n_permutations, random_state=self.random_state,
+            )  # fmt: skip
             yield self._probed(features, role, decoding, "ridge, penalty chosen by people inside")
         for name, settings in config.baselines.items():
             classifier = CLASSIFIERS.get(settings.kind)(settings, self.trials.times_s, None, None)
             decoding = cross_validate(
                 classifier, self.trials.values[self.used], self.labels, self.groups, self.folds,
-                n_jobs=threads, **more,
+                n_permutations=config.n_permutations, random_state=self.random_state,
+                n_jobs=threads,
             )  # fmt: skip
             yield self._probed(name, "linear baseline", decoding, settings.kind.replace("_", " "))
 

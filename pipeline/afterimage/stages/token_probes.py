@@ -164,7 +164,7 @@ def network_evidence(
     signals = trials.values[used]
     signals = np.clip(signals - signals.mean(2, keepdims=True), -CLIP, CLIP)
     network = seeded(
-        lambda: ConvolutionTrials(*signals.shape[1:], trials.sampling_rate_hz),
+        lambda: ConvolutionTrials(signals.shape[1], signals.shape[2], trials.sampling_rate_hz),
         config.random_state or 0,
     )
     heard = np.ones((len(signals), 1, 1), bool)
@@ -217,10 +217,10 @@ def verdict(
         return max(some, key=lambda one: one.scores[side]["auc"].value)
 
     linear, own = best([LINEAR]), best([TOKENS, "model"])
-    scores = [one.scores[side]["auc"] for one in (own, linear)]
-    difference = paired_difference(*scores, n_bootstraps, random_state)
-    difference = tuple(None if np.isnan(value) else value for value in difference)  # type: ignore[assignment]
+    of_tokens, of_signal = (one.scores[side]["auc"] for one in (own, linear))
+    difference = paired_difference(of_tokens, of_signal, n_bootstraps, random_state)
     return {
-        "linear": linear.features, "linear_auc": scores[1].value, "tokens": own.features,
-        "tokens_auc": scores[0].value, "difference": difference,
+        "linear": linear.features, "linear_auc": of_signal.value, "tokens": own.features,
+        "tokens_auc": of_tokens.value,
+        "difference": [None if np.isnan(value) else value for value in difference],
     }  # fmt: skip

@@ -270,7 +270,7 @@ def _events(
     """Count codes after events, where events have from two to twenty kinds."""
     found: dict[str, list[tuple[NDArray[np.signedinteger], NDArray[np.int64], list[str]]]] = {}
     for one, (file, rows) in zip(test, events, strict=True):
-        onset = np.array([at for at, _ in rows]) - one.start_s
+        onset = np.array([onset_s for onset_s, _ in rows]) - one.start_s
         steps = np.floor(onset / one.tokens.step_s + 1e-9).astype(np.int64)
         inside = (steps >= 0) & (steps + after <= one.codes.shape[1])
         kinds = [kind for (_, kind), here in zip(rows, inside, strict=True) if here]
@@ -278,10 +278,10 @@ def _events(
     recordings = []
     for some in found.values():
         starts = np.cumsum([0, *(codes.shape[1] for codes, *_ in some[:-1])])
-        steps = [at + start for (_, at, _), start in zip(some, starts, strict=True)]
+        at = [steps + start for (_, steps, _), start in zip(some, starts, strict=True)]
         kinds = [kind for *_, of_one in some for kind in of_one]
         joined = np.concatenate([codes for codes, *_ in some], axis=1)
-        recordings.append((joined, np.concatenate(steps), kinds))
+        recordings.append((joined, np.concatenate(at), kinds))
     if len({kind for *_, kinds in recordings for kind in kinds}) > MAX_KINDS:
         return None
     return event_table(recordings, size, after, random_state=seed)
