@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -151,13 +152,16 @@ def network_evidence(
         weight_decay=0.05, warmup_steps=config.n_steps // 10, ema_decay=0.98,
     )  # fmt: skip
 
+    options: dict[str, Any] = {
+        "classes": True, "settings": settings, "random_state": config.random_state or 0,
+        "device": device,
+    }  # fmt: skip
+
     def evidence_of(network: Any, values: np.ndarray, there: np.ndarray) -> NDArray[np.float64]:
         found = np.full(one_hot.shape, np.nan)
         for train, test in folds:
-            predict = fit_readout(
-                network, values[train], there[train], one_hot[train], classes=True,
-                settings=settings, random_state=config.random_state or 0, device=device,
-            )  # fmt: skip
+            given = (network, values[train], there[train], one_hot[train])
+            predict = seeded(partial(fit_readout, *given, **options), options["random_state"])
             found[test] = predict(values[test], there[test])
         return found
 
@@ -180,8 +184,8 @@ def network_evidence(
             yield (f"{card['name']}: {words}", role), told
 
 
-def seeded(make: Any, random_state: int) -> Any:
-    """Return a network with the random weights of a seed."""
+def seeded(make: Callable[[], Any], random_state: int) -> Any:
+    """Return what a function makes with torch's global source at a seed, which stays as it was."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
