@@ -10,12 +10,12 @@ from afterimage.evaluation.probes import (
     PENALTIES,
     Labelled,
     _ridge,
-    _standardised,
     lag_features,
     permute_over_groups,
     probe,
     scored,
     shuffle_time,
+    standardised,
     static_features,
 )
 
@@ -94,7 +94,7 @@ def test_the_ridge_is_scikit_learns() -> None:
 def test_rotation_loses_nothing() -> None:
     generator = np.random.default_rng(0)
     features, train = generator.standard_normal((40, 300)), np.arange(40) < 25
-    inside, left = _standardised(features, train)
+    inside, left = standardised(features, train)
     assert inside.shape[1] == 25
     full = (features - features[train].mean(0)) / features[train].std(0)
     y = generator.standard_normal((25, 1))

@@ -9,10 +9,12 @@ import pytest
 
 from afterimage.reports.assemble import assemble_group
 from afterimage.reports.figures.style import DARK, LIGHT
+from afterimage.reports.figures.token_probes import guess_panels, told_panels
 from afterimage.reports.figures.tokenizers import meaning_panels, return_panels
 from afterimage.reports.model import GroupReport, GroupSubject
+from afterimage.reports.token_probe_words import model_finding, probe_findings
 from afterimage.reports.tokenizer_words import meaning_finding, return_finding, use_finding
-from afterimage.reports.tokenizers import TokenizerCard
+from afterimage.reports.tokenizers import TokenizerCard, TokenModel
 
 
 def row(measure: str, part: str, value: float, stage: str = "n/a", **more: Any) -> dict[str, Any]:
@@ -125,3 +127,91 @@ def test_pictures_are_drawn_for_both_themes_and_for_spectra() -> None:
     }
     drawn = TokenizerCard("s", spectra.rows, spectra.details, (), arrays)
     assert b"<svg" in return_panels(report(drawn))[2].draw(LIGHT)[:500]
+
+
+def model(*values: float) -> TokenModel:
+    """Return a model with the cross-entropy of two stages, beside the same guesses."""
+    guesses = {"chance": 4.85, "unigram": 4.2, "bigram": 3.9, "copy neighbour": 3.5}
+    rows = [
+        {"stage": stage, "predictor": name, "value": value, "ci_low": value - 0.1,
+         "ci_high": value + 0.1, "n": 4}
+        for stage, own in enumerate(values, start=1)
+        for name, value in {"masked model": own, **guesses}.items()
+    ]  # fmt: skip
+    exposure = [
+        {"subject": str(n), "part": "test" if n > 3 else "train", "n_tokens": "100"}
+        for n in range(6)
+    ]
+    return TokenModel("omni", "patches", rows, exposure, {"losses": [4.8, 3.4], "n_weights": 5e5})
+
+
+@pytest.mark.parametrize(
+    ("values", "state"), [((3.0, 3.2), "yes"), ((3.0, 3.7), "partly"), ((4.3, 3.0), "no")]
+)
+def test_hidden_tokens_guessed_in_words(values: tuple[float, float], state: str) -> None:
+    found = model_finding(model(*values))
+    assert found.state == state
+    assert f"stage 1: {values[0]:.3f} nats, copy neighbour 3.500" in found.detail
+
+
+def probed(own: float, linear: float, low: float | None, high: float | None) -> TokenizerCard:
+    def told(features: str, role: str, value: float, seen: str) -> dict[str, Any]:
+        bounds = {"ci_low": value - 0.05, "ci_high": value + 0.05, "chance": 0.5,
+                  "chance_low": 0.4, "chance_high": 0.6, "p": 0.01}  # fmt: skip
+        return {
+            "contrast": "side", "features": features, "role": role, "seen": seen, "metric": "auc",
+            "value": value, "n": 60, "n_groups": 4, "protocol": "ridge; people left out", **bounds,
+        }  # fmt: skip
+
+    rows = [
+        told(features, role, value, seen)
+        for seen in ("no", "yes")
+        for features, role, value in (
+            ("windowLDA", "linear baseline", linear), ("omni: frozen", "model", own)
+        )
+    ]  # fmt: skip
+    verdict = {"linear": "windowLDA", "linear_auc": linear, "tokens": "omni: frozen",
+               "tokens_auc": own, "difference": [own - linear, low, high]}  # fmt: skip
+    whole = card()
+    return TokenizerCard(
+        whole.name, whole.rows, whole.details, whole.exposure, whole.arrays, rows,
+        {"contrasts": {"side": {"verdicts": {"no": verdict}}, "few": {"notes": ["too few"]}}},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("own", "linear", "low", "high", "state", "words"),
+    [
+        (0.9, 0.7, 0.1, 0.3, "yes", "Yes: omni: frozen."),
+        (0.75, 0.7, -0.1, 0.2, "partly", "No more than by luck"),
+        (0.65, 0.7, -0.2, 0.1, "no", "is as good or better"),
+        (0.6, 0.85, -0.4, -0.1, "no", "A linear model of the signal wins: windowLDA."),
+        (0.6, 0.85, None, None, "no", "A linear model of the signal wins"),
+    ],
+)
+def test_who_wins_is_said_plainly(
+    own: float, linear: float, low: float | None, high: float | None, state: str, words: str
+) -> None:
+    (found,) = probe_findings(probed(own, linear, low, high))
+    assert found.state == state
+    assert words in found.answer
+    assert f"AUC {own:.3f} omni: frozen, {linear:.3f} windowLDA" in found.detail
+    assert "in people never seen?" in found.question
+
+
+def test_the_section_shows_models_and_probes() -> None:
+    made = GroupReport(
+        [GroupSubject("00")], tokenizers=[probed(0.6, 0.85, -0.4, -0.1)],
+        token_models=[model(3.0, 3.2)],
+    )  # fmt: skip
+    html = assemble_group(made)
+    for words in (
+        "Hidden tokens guessed", "What tokens tell", "seen in training", "people never seen",
+        "0.50 million weights", "4 recordings of 4 people", "A linear model of the signal wins",
+        "omni: hidden tokens", "patches: side, people never seen",
+    ):  # fmt: skip
+        assert words in html, words
+    panels = [*guess_panels(made), *told_panels(made)]
+    assert len(panels) == 4
+    for panel in panels:
+        assert b"<svg" in panel.draw(LIGHT)[:500]

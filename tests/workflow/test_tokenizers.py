@@ -24,12 +24,26 @@ CONFIG = {
         "enabled": True, "n_bootstraps": 100,
         "tokenizers": {
             "rawPatches": {
-                "window_s": 2.0, "n_steps": 60, "n_features": 16, "n_hidden": 32,
+                "window_s": 0.8, "n_steps": 60, "n_features": 16, "n_hidden": 32,
                 "learning_rate": 3e-3, "quantiser": {"codebook_size": 32, "n_stages": 2},
             }
         },
     },
-    "decode_conditions": {"n_permutations": 4, "n_bootstraps": 100,
+    "pretrain_tokens": {
+        "enabled": True, "n_bootstraps": 100,
+        "models": {
+            "omni": {
+                "tokenizer": "rawPatches",
+                "model": {"kind": "brain_omni", "n_features": 16, "n_layers": 1, "n_heads": 2,
+                          "n_steps": 20, "batch_size": 4, "mask": {"block_steps": 1}},
+            }
+        },
+    },
+    "probe_tokens": {
+        "contrasts": {"faces": {"condition_column": "trial_type"}}, "n_folds": 2, "n_steps": 5,
+        "n_permutations": 4, "n_bootstraps": 100,
+    },
+    "decode_conditions": {"tokens": "rawPatches", "n_permutations": 4, "n_bootstraps": 100,
                           "classifiers": {"xdawn": None, "cspLDA": None, "tangentSpace": None}},
 }  # fmt: skip
 
@@ -81,5 +95,39 @@ def test_the_group_report_shows_it(out: Path) -> None:
     for words in (
         "What is left of the signal in tokens", "rawPatches: motifs", "rawPatches: frequencies",
         "how much of the signal comes back in people never seen?", "has seen 6 recordings of 3",
+        "Hidden tokens guessed", "What tokens tell", "omni: hidden tokens",
     ):  # fmt: skip
         assert words in text, words
+
+
+def test_models_of_tokens_are_tried_on_the_people_held_out(out: Path) -> None:
+    of_tokenizer = read_tsv(out / "group" / "tokenizers" / "desc-rawPatches_exposure.tsv")
+    ledger = read_tsv(out / "group" / "tokenmodels" / "desc-omni_exposure.tsv")
+    parts = {row["recording"]: row["part"] for row in of_tokenizer}
+    assert {row["recording"]: row["part"] for row in ledger} == parts
+    rows = read_tsv(out / "group" / "tokenmodels" / "desc-omni_pretext.tsv")
+    assert {row["stage"] for row in rows} == {"1", "2"}
+    assert {"masked model", "unigram", "bigram", "copy neighbour"} <= {
+        r["predictor"] for r in rows
+    }
+
+
+def test_tokens_are_probed_beside_linear_models_of_the_signal(out: Path) -> None:
+    rows = read_tsv(out / "group" / "tokenizers" / "desc-rawPatches_probes.tsv")
+    assert {row["seen"] for row in rows} == {"no", "yes"}
+    assert {row["role"] for row in rows} == {
+        "linear baseline", "network baseline", "tokens", "model", "untrained",
+    }  # fmt: skip
+    found = read_json(out / "group" / "tokenizers" / "desc-rawPatches_probes.json")
+    assert set(found["contrasts"]["faces"]["verdicts"]) == {"no", "yes"}
+
+
+def test_decoders_take_tokens_in_place_of_the_signal(out: Path) -> None:
+    for label in LABELS:
+        folder = out / f"sub-{label}"
+        assert (folder / "tokens" / f"sub-{label}_desc-rawPatches_trials.nc").is_file()
+        details = read_json(folder / "decoding" / f"sub-{label}_conditions.json")
+        assert details["n_channels"] > 100  # vectors of codes, channel by channel
+        assert any("tokens of rawPatches" in note for note in details["notes"])
+    notes = read_json(out / "group" / "conditions.json")["notes"]
+    assert any("was trained on" in note for note in notes)

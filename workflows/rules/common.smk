@@ -105,6 +105,8 @@ UNPICTURED = [
     for s in RECORDED + PREPARED
     if s in TRIALLED and s not in PICTURED and UNITS[s][0]["modality"] in ("eeg", "meg")
 ]
+# EEG and MEG, raw or prepared: what tokenizers take.
+SENSED = [s for s in RECORDED + PREPARED if UNITS[s][0]["modality"] in ("eeg", "meg")]
 GROUP_CONDITIONS = ["group/conditions.tsv"] if len(UNPICTURED) > 1 else []
 RUNS = {run_prefix(run_file(row)): row for s in SCANNED + RECORDED for row in UNITS[s]}
 SERIES = {subject: found for subject in SUBJECTS if (found := series_of(UNITS[subject]))}
@@ -372,9 +374,16 @@ def recorded_runs(subject, suffix):
     return [f"{output_stem(row)}_desc-clean_{suffix}" for row in UNITS[subject]]
 
 
+def sensed_files(subject):
+    """Return what of a subject is coded: its cleaned runs, or its prepared trials."""
+    if subject in RECORDED:
+        return recorded_runs(subject, "series.nc")
+    return [f"sub-{subject}/sub-{subject}_trials.nc"]
+
+
 def tokenizer_cards():
     """Return the card of every tokenizer, where they are asked for."""
-    if not (SETTINGS.train_tokenizer.enabled and RECORDED and config.get("group", True)):
+    if not (SETTINGS.train_tokenizer.enabled and SENSED and config.get("group", True)):
         return []
     pattern = "group/tokenizers/desc-{t}_card.tsv"
     return collect(pattern, t=SETTINGS.train_tokenizer.tokenizers)
@@ -384,7 +393,50 @@ def tokenized():
     """Return the tokens of every subject, where they are asked for."""
     pattern = "sub-{s}/tokens/sub-{s}_desc-{t}_tokens.npz"
     names = SETTINGS.train_tokenizer.tokenizers if tokenizer_cards() else []
-    return collect(pattern, s=RECORDED, t=names)
+    return collect(pattern, s=SENSED, t=names)
+
+
+def one_token_model(wildcards):
+    """Return only the masked-token model of this job, so that editing another one reruns none."""
+    section = SETTINGS.section("pretrain_tokens")["models"]
+    return {wildcards.model: section[wildcards.model]}
+
+
+def tokenizer_of(pattern):
+    """Return an input function: that file of the tokenizer whose tokens a model reads."""
+    models = SETTINGS.pretrain_tokens.models
+    return lambda wildcards: collect(pattern, t=models[wildcards.model].tokenizer, s=SENSED)
+
+
+def token_models(tokenizer=None):
+    """Return the names of the masked-token models, of one tokenizer or all; none where not asked."""
+    if not (SETTINGS.pretrain_tokens.enabled and tokenizer_cards()):
+        return []
+    models = SETTINGS.pretrain_tokens.models.items()
+    return [name for name, one in models if tokenizer in (None, one.tokenizer)]
+
+
+def models_of_tokens(wildcards):
+    """Return the masked-token models that read the tokens of one tokenizer."""
+    pattern = "group/tokenmodels/desc-{m}_model.safetensors"
+    return collect(pattern, m=token_models(wildcards.tokenizer))
+
+
+def token_tables():
+    """Return the tables of masked-token models and of probes of tokens, where asked for."""
+    files = collect("group/tokenmodels/desc-{m}_pretext.tsv", m=token_models())
+    if tokenizer_cards() and SETTINGS.probe_tokens.contrasts:
+        pattern = "group/tokenizers/desc-{t}_probes.tsv"
+        files += collect(pattern, t=SETTINGS.train_tokenizer.tokenizers)
+    return files
+
+
+def trials_for(stage, subject):
+    """Return the trials that decoders of a subject take: signals, or tokens where so asked."""
+    tokens = getattr(SETTINGS, stage).tokens
+    if tokens and tokenizer_cards() and subject in SENSED:
+        return f"sub-{subject}/tokens/sub-{subject}_desc-{tokens}_trials.nc"
+    return f"sub-{subject}/sub-{subject}_trials.nc"
 
 
 def stage_command(stage):
@@ -453,7 +505,7 @@ def targets(until):
     if "evaluate" in wanted and COMPARED:
         files.add("group/subjects.tsv")
     if "evaluate" in wanted and config.get("group", True):
-        files |= {*pretraining_tables(), *tokenizer_cards(), *tokenized()}
+        files |= {*pretraining_tables(), *tokenizer_cards(), *tokenized(), *token_tables()}
     group = until == "report" and SUBJECTS and config.get("group", True)
     return [*sorted(files), "group.html"] if group else sorted(files)
 

@@ -21,7 +21,7 @@ rule extract_features:
 rule train_decoder:
     """Fit one decoder on the training trials and predict the features of the test trials."""
     input:
-        trials="sub-{subject}/sub-{subject}_trials.nc",
+        trials=lambda wildcards: trials_for("train_decoder", wildcards.subject),
         features="sub-{subject}/features/sub-{subject}_split-train_features.nc",
     output:
         model="sub-{subject}/decoding/sub-{subject}_desc-{decoder}_model.safetensors",
@@ -39,7 +39,7 @@ rule train_decoder:
 rule decode_conditions:
     """Tell the conditions of one subject's trials apart, leaving runs out."""
     input:
-        trials="sub-{subject}/sub-{subject}_trials.nc",
+        trials=lambda wildcards: trials_for("decode_conditions", wildcards.subject),
         participants=PARTICIPANTS,
     output:
         table="sub-{subject}/decoding/sub-{subject}_conditions.tsv",
@@ -56,7 +56,7 @@ rule decode_conditions:
 rule decode_group_conditions:
     """Tell the conditions of all subjects' trials apart, leaving people out."""
     input:
-        trials=collect("sub-{s}/sub-{s}_trials.nc", s=UNPICTURED),
+        trials=[trials_for("decode_conditions", s) for s in UNPICTURED],
         participants=PARTICIPANTS,
     output:
         table="group/conditions.tsv",

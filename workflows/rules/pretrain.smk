@@ -32,3 +32,43 @@ rule probe_series:
         stage=stage_params("probe_series"),
     shell:
         stage_command("probe_series")
+
+
+rule pretrain_tokens:
+    """Train one masked-token model on the tokens of the people its tokenizer was trained on."""
+    input:
+        tokens=tokenizer_of("sub-{s}/tokens/sub-{s}_desc-{t}_tokens.npz"),
+        tokenizer=tokenizer_of("group/tokenizers/desc-{t}_model.safetensors"),
+        exposure=tokenizer_of("group/tokenizers/desc-{t}_exposure.tsv"),
+        participants=PARTICIPANTS,
+    output:
+        model="group/tokenmodels/desc-{model}_model.safetensors",
+        pretext="group/tokenmodels/desc-{model}_pretext.tsv",
+        exposure="group/tokenmodels/desc-{model}_exposure.tsv",
+    log:
+        "logs/pretrain_tokens/desc-{model}.log",
+    resources:
+        mem_mb=8000,
+    params:
+        stage=stage_params("pretrain_tokens", models=one_token_model),
+    shell:
+        stage_command("pretrain_tokens")
+
+
+rule probe_tokens:
+    """Ask tokens, and models of tokens, for labels of trials, beside linear models of the signal."""
+    input:
+        trials=collect("sub-{s}/sub-{s}_trials.nc", s=[s for s in SENSED if s in TRIALLED]),
+        tokenizer="group/tokenizers/desc-{tokenizer}_model.safetensors",
+        exposure="group/tokenizers/desc-{tokenizer}_exposure.tsv",
+        models=models_of_tokens,
+        participants=PARTICIPANTS,
+    output:
+        table="group/tokenizers/desc-{tokenizer}_probes.tsv",
+        details="group/tokenizers/desc-{tokenizer}_probes.json",
+    log:
+        "logs/probe_tokens/desc-{tokenizer}.log",
+    params:
+        stage=stage_params("probe_tokens"),
+    shell:
+        stage_command("probe_tokens")

@@ -30,7 +30,7 @@ rule report_group:
         subjects=["group/subjects.tsv"] if COMPARED else [],
         connectivity="group/connectivity.tsv" if SERIES else [],
         pretraining=pretraining_tables(),
-        tokenizers=tokenizer_cards(),
+        tokenizers=[*tokenizer_cards(), *token_tables()],
         phenotypes=(
             "group/phenotypes.tsv" if SERIES and SETTINGS.predict_phenotypes.targets else []
         ),

@@ -1,7 +1,7 @@
 rule train_tokenizer:
     """Train one tokenizer on the EEG and MEG of all people but those held out."""
     input:
-        series=[file for s in RECORDED for file in recorded_runs(s, "series.nc")],
+        series=[file for s in SENSED for file in sensed_files(s)],
         events=[file for s in RECORDED for file in recorded_runs(s, "events.tsv")],
         participants=PARTICIPANTS,
     output:
@@ -23,7 +23,7 @@ rule train_tokenizer:
 rule tokenize:
     """Write the EEG or MEG of one subject in the tokens of one tokenizer."""
     input:
-        series=lambda wildcards: recorded_runs(wildcards.subject, "series.nc"),
+        series=lambda wildcards: sensed_files(wildcards.subject),
         model="group/tokenizers/desc-{tokenizer}_model.safetensors",
         exposure="group/tokenizers/desc-{tokenizer}_exposure.tsv",
     output:
@@ -32,8 +32,26 @@ rule tokenize:
     log:
         "logs/tokenize/sub-{subject}_desc-{tokenizer}.log",
     wildcard_constraints:
-        subject=one_of(RECORDED),
+        subject=one_of(SENSED),
     params:
         stage=stage_params("tokenize"),
     shell:
         stage_command("tokenize")
+
+
+rule tokenize_trials:
+    """Write one subject's trials in the tokens of one tokenizer, for decoders."""
+    input:
+        trials="sub-{subject}/sub-{subject}_trials.nc",
+        model="group/tokenizers/desc-{tokenizer}_model.safetensors",
+        exposure="group/tokenizers/desc-{tokenizer}_exposure.tsv",
+    output:
+        trials="sub-{subject}/tokens/sub-{subject}_desc-{tokenizer}_trials.nc",
+    log:
+        "logs/tokenize_trials/sub-{subject}_desc-{tokenizer}.log",
+    wildcard_constraints:
+        subject=one_of(SENSED),
+    params:
+        stage=stage_params("tokenize_trials"),
+    shell:
+        stage_command("tokenize_trials")

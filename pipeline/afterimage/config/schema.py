@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from afterimage.settings import Settings
 from afterimage.stages.clean_bold import Config as CleanBold
@@ -30,12 +30,15 @@ from afterimage.stages.predict_phenotypes import Config as PredictPhenotypes
 from afterimage.stages.prepare_responses import Config as PrepareResponses
 from afterimage.stages.prepare_series import Config as PrepareSeries
 from afterimage.stages.pretrain_series import Config as PretrainSeries
+from afterimage.stages.pretrain_tokens import Config as PretrainTokens
 from afterimage.stages.probe_series import Config as ProbeSeries
+from afterimage.stages.probe_tokens import Config as ProbeTokens
 from afterimage.stages.reconstruct import Config as Reconstruct
 from afterimage.stages.reference_bold import Config as ReferenceBold
 from afterimage.stages.report_group import Config as ReportGroup
 from afterimage.stages.report_subject import Config as ReportSubject
 from afterimage.stages.tokenize import Config as Tokenize
+from afterimage.stages.tokenize_trials import Config as TokenizeTrials
 from afterimage.stages.train_decoder import Config as TrainDecoder
 from afterimage.stages.train_generator import Config as TrainGenerator
 from afterimage.stages.train_tokenizer import Config as TrainTokenizer
@@ -50,6 +53,7 @@ NAMED_ENTRIES = (
     ("evaluate_subjects", "decoders"),
     ("pretrain_series", "models"),
     ("train_tokenizer", "tokenizers"),
+    ("probe_tokens", "baselines"),
 )
 
 
@@ -74,6 +78,7 @@ class Config(Settings):
     train_tokenizer: TrainTokenizer = TrainTokenizer()
     tokenize: Tokenize = Tokenize()
     prepare_responses: PrepareResponses = PrepareResponses()
+    tokenize_trials: TokenizeTrials = TokenizeTrials()
     connect_dynamic: ConnectDynamic = ConnectDynamic()
     couple_states: CoupleStates = CoupleStates()
     decode_conditions: DecodeConditions = DecodeConditions()
@@ -87,6 +92,8 @@ class Config(Settings):
     evaluate_connectivity: EvaluateConnectivity = EvaluateConnectivity()
     pretrain_series: PretrainSeries = PretrainSeries()
     probe_series: ProbeSeries = ProbeSeries()
+    pretrain_tokens: PretrainTokens = PretrainTokens()
+    probe_tokens: ProbeTokens = ProbeTokens()
     predict_phenotypes: PredictPhenotypes = PredictPhenotypes()
     generate_connectivity: GenerateConnectivity = GenerateConnectivity()
     report_subject: ReportSubject = ReportSubject()
@@ -103,9 +110,11 @@ class Config(Settings):
                 )
         return section
 
-    @field_validator("pretrain_series")
+    @field_validator("pretrain_series", "pretrain_tokens")
     @classmethod
-    def _model_names(cls, section: PretrainSeries) -> PretrainSeries:
+    def _model_names(
+        cls, section: PretrainSeries | PretrainTokens
+    ) -> PretrainSeries | PretrainTokens:
         for name in section.models:
             if not name.isalnum() or not name.isascii():
                 raise ValueError(
@@ -124,6 +133,26 @@ class Config(Settings):
                     "of file names)"
                 )
         return section
+
+    @model_validator(mode="after")
+    def _tokenizers_are_known(self) -> Config:
+        asked = {
+            "decode_conditions.tokens": self.decode_conditions.tokens,
+            "train_decoder.tokens": self.train_decoder.tokens,
+        }
+        if self.pretrain_tokens.enabled:
+            asked |= {
+                f"pretrain_tokens.models.{name}.tokenizer": one.tokenizer
+                for name, one in self.pretrain_tokens.models.items()
+            }
+        known = self.train_tokenizer.tokenizers if self.train_tokenizer.enabled else {}
+        for where, name in asked.items():
+            if name and name not in known:
+                raise ValueError(
+                    f"{where} names the tokenizer {name!r}, but train_tokenizer trains "
+                    f"{', '.join(known) or 'none (it is not enabled)'}"
+                )
+        return self
 
     def section(self, stage: str) -> dict[str, Any]:
         """Return one stage's section as plain values, with the root seed filled in."""

@@ -116,18 +116,8 @@ def probe(
     drawn += [permute_over_groups(data, generator) for _ in range(n_permutations)]
     targets = np.concatenate([data.targets(labels)[train] for labels in drawn], axis=1)
     n_targets = targets.shape[1] // len(drawn)
-    x_train, x_test = _standardised(np.asarray(features, np.float64), train)
-    folds = _folds(data.groups[train], generator)
-    errors = np.zeros((len(PENALTIES), targets.shape[1]))
-    for fold in np.unique(folds):
-        inner, left = folds != fold, folds == fold
-        for place, guess in enumerate(_ridge(x_train[inner], targets[inner], x_train[left])):
-            errors[place] += ((guess - targets[left]) ** 2).sum(0)
-    # One penalty a labelling, the same for all of its classes.
-    best = errors.reshape(len(PENALTIES), len(drawn), n_targets).sum(2).argmin(0)
-    column = np.arange(targets.shape[1])
-    guesses = _ridge(x_train, targets, np.concatenate([x_train, x_test]))
-    chosen = guesses[best.repeat(n_targets), :, column].T
+    x_train, x_test = standardised(np.asarray(features, np.float64), train)
+    chosen = nested_guesses(x_train, x_test, targets, data.groups[train], n_targets, generator)
     predicted = [
         _decide(chosen[:, i : i + n_targets], targets[:, i : i + n_targets], data.classes)
         for i in range(0, targets.shape[1], n_targets)
@@ -226,7 +216,7 @@ def permute_over_groups(data: Labelled, generator: np.random.Generator) -> NDArr
     return labels
 
 
-def _standardised(
+def standardised(
     features: NDArray[np.float64], train: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Standardise by the training part; more features than items are rotated, at no loss."""
@@ -263,6 +253,64 @@ def _ridge(
     return result
 
 
+def nested_guesses(
+    x_train: NDArray[np.float64],
+    x_test: NDArray[np.float64],
+    targets: NDArray[np.float64],
+    groups: NDArray[np.str_],
+    n_targets: int,
+    generator: np.random.Generator,
+) -> NDArray[np.float64]:
+    """Guess targets by ridge, the penalty chosen inside the training part, by folds of groups.
+
+    Parameters
+    ----------
+    x_train, x_test : ndarray, (n_train or n_test, n_features)
+    targets : ndarray, (n_train, n_labellings * n_targets)
+        Of several labellings side by side; each has one penalty, the same for all of its targets.
+    groups : ndarray of str, (n_train,)
+        A single group is parted into its items.
+    n_targets : int
+    generator : numpy.random.Generator
+
+    Returns
+    -------
+    ndarray, (n_train + n_test, n_labellings * n_targets)
+    """
+    if len(np.unique(groups)) < 2:
+        groups = np.arange(len(groups)).astype(str)
+    folds = _folds(groups, generator)
+    errors = np.zeros((len(PENALTIES), targets.shape[1]))
+    for fold in np.unique(folds):
+        inner, left = folds != fold, folds == fold
+        for place, guess in enumerate(_ridge(x_train[inner], targets[inner], x_train[left])):
+            errors[place] += ((guess - targets[left]) ** 2).sum(0)
+    best = errors.reshape(len(PENALTIES), -1, n_targets).sum(2).argmin(0)
+    guesses = _ridge(x_train, targets, np.concatenate([x_train, x_test]))
+    chosen: NDArray[np.float64] = guesses[best.repeat(n_targets), :, np.arange(targets.shape[1])].T
+    return chosen
+
+
+def even_evidence(
+    guesses: NDArray[np.float64], targets: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return guesses of classes for the test items, so that no class is favoured.
+
+    The threshold is halfway between the training means of those in a class and those not.
+
+    Parameters
+    ----------
+    guesses : ndarray, (n_train + n_test, n_classes)
+    targets : ndarray, (n_train, n_classes)
+        One-hot classes.
+    """
+    n_train = len(targets)
+    inside = (guesses[:n_train] * targets).sum(0) / np.maximum(targets.sum(0), 1)
+    outside = (guesses[:n_train] * (1 - targets)).sum(0) / np.maximum((1 - targets).sum(0), 1)
+    evidence: NDArray[np.float64] = guesses[n_train:] - (inside + outside) / 2
+    return evidence
+
+
 def _decide(
     guesses: NDArray[np.float64], targets: NDArray[np.float64], classes: bool
 ) -> NDArray[np.float64]:
@@ -270,11 +318,7 @@ def _decide(
     n_train = len(targets)
     if not classes:
         return guesses[n_train:, 0]
-    # Halfway between the training means of those in a class and those not: no class is favoured.
-    inside = (guesses[:n_train] * targets).sum(0) / np.maximum(targets.sum(0), 1)
-    outside = (guesses[:n_train] * (1 - targets)).sum(0) / np.maximum((1 - targets).sum(0), 1)
-    decided: NDArray[np.float64] = (guesses[n_train:] - (inside + outside) / 2).argmax(1)
-    return decided.astype(np.float64)
+    return even_evidence(guesses, targets).argmax(1).astype(np.float64)
 
 
 def _score(truth: NDArray[np.float64], predicted: NDArray[np.float64], classes: bool) -> float:

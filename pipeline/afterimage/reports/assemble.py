@@ -137,7 +137,7 @@ def assemble_group(report: GroupReport) -> str:
         "group_connectivity": connectivity_tables.group_view(report.connectivity),
         "group_factors": factored_view(report.factored),
         "pretraining": pretraining_view(report.pretraining),
-        "tokenizers": tokenizer_view(report.tokenizers),
+        "tokenizers": tokenizer_view(report.tokenizers, report.token_models),
         "group_phenotypes": phenotypes.group_view(report.phenotypes),
         "group_generated": generated.group_view(report.generated),
         "group_linter": {

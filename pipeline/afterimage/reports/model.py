@@ -21,7 +21,7 @@ from afterimage.reports.pretraining import PretrainedModel
 from afterimage.reports.provenance import ConfigChange, Exclusion, StageError, StageRun
 from afterimage.reports.recordings import ConditionScore, Recordings, TimeResolved
 from afterimage.reports.scans import ScanQuality
-from afterimage.reports.tokenizers import TokenizerCard
+from afterimage.reports.tokenizers import TokenizerCard, TokenModel
 
 Row = Mapping[str, Any]
 """One row of ``metrics.tsv`` with its columns as keys: subject label decoder method role metric
@@ -338,6 +338,7 @@ class GroupReport:
     pretraining : sequence of PretrainedModel
         Masked models of the series of all people.
     tokenizers : sequence of TokenizerCard
+    token_models : sequence of TokenModel
         Tokenizers of the EEG and MEG of all people.
     phenotypes : sequence of Row
         As in ``group/phenotypes.tsv``.
@@ -366,6 +367,7 @@ class GroupReport:
     config_hash: str = ""
     pretraining: Sequence[PretrainedModel] = ()
     tokenizers: Sequence[TokenizerCard] = ()
+    token_models: Sequence[TokenModel] = ()
     phenotypes: Sequence[Row] = ()
     generated: Sequence[Row] = ()
     generated_values: tuple[np.ndarray, np.ndarray] | None = None

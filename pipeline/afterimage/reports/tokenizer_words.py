@@ -8,7 +8,13 @@ from typing import Any
 from afterimage.reports.labels import as_number, p_text
 from afterimage.reports.page import Cell, Column, Finding, Table
 from afterimage.reports.tables import number_cell
-from afterimage.reports.tokenizers import Row, TokenizerCard
+from afterimage.reports.token_probe_words import (
+    model_finding,
+    pretext_table,
+    probe_findings,
+    probe_table,
+)
+from afterimage.reports.tokenizers import Row, TokenizerCard, TokenModel
 
 UNSEEN, RIVAL, CHANCE = "unseen", "k-means of patches", "chance (tokens moved)"
 
@@ -167,7 +173,9 @@ def card_table(cards: Sequence[TokenizerCard]) -> Table:
     return Table("Cards of tokenizers", columns, tuple(rows), sortable=True, notes=notes)
 
 
-def tokenizer_view(cards: Sequence[TokenizerCard]) -> dict[str, Any] | None:
+def tokenizer_view(
+    cards: Sequence[TokenizerCard], models: Sequence[TokenModel] = ()
+) -> dict[str, Any] | None:
     """Return what the section on tokenizers says; None where there is none."""
     if not cards:
         return None
@@ -176,4 +184,7 @@ def tokenizer_view(cards: Sequence[TokenizerCard]) -> dict[str, Any] | None:
         for card in cards
         for finding in (return_finding, use_finding, meaning_finding)
     ]
-    return {"findings": findings, "table": card_table(cards)}
+    findings += [model_finding(model) for model in models]
+    findings += [finding for card in cards for finding in probe_findings(card)]
+    tables = [card_table(cards), pretext_table(models), probe_table(cards)]
+    return {"findings": findings, "tables": [table for table in tables if table]}

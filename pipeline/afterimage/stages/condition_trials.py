@@ -79,6 +79,7 @@ class _Subject:
     kinds: np.ndarray
     names: np.ndarray
     columns: dict[str, np.ndarray]
+    seen: bool
 
 
 def read_condition_trials(
@@ -111,6 +112,7 @@ def read_condition_trials(
                 fix="pool subjects epoched alike: set clean_meeg.resample_hz to a rate that all have",
             )  # fmt: skip
     kept, notes = _common_channels(subjects)
+    seen = [subject.name for subject in subjects if subject.seen]
     group_column = _group_column(subjects, group_column)
     groups = np.concatenate([subject.columns[group_column] for subject in subjects])
     shared = [name for name in first.columns if all(name in s.columns for s in subjects)]
@@ -140,7 +142,7 @@ def read_condition_trials(
         _common_scale(values[usable][:, varies], kinds), first.times_s, kinds,
         {name: column[usable] for name, column in columns.items()},
         {name: column[usable] for name, column in people.items()},
-        groups[usable], group_column, [f"left out: {note}" for note in notes],
+        groups[usable], group_column, [f"left out: {note}" for note in notes] + _seen(seen),
     )  # fmt: skip
 
 
@@ -220,7 +222,15 @@ def _open(path: Path) -> _Subject:
         times_s = np.asarray(dataset["time"].values, np.float64)
         kinds = dataset["kind"].values.astype(str)
         names = dataset["name"].values.astype(str) if "name" in dataset.variables else kinds[:0]
-        return _Subject(name, path, times_s, kinds, names, columns)
+        seen = bool(dataset.attrs.get("seen", 0))
+        return _Subject(name, path, times_s, kinds, names, columns, seen)
+
+
+def _seen(people: Sequence[str]) -> list[str]:
+    """Say whose trials are in tokens that were trained on them."""
+    if not people:
+        return []
+    return [f"the tokenizer was trained on {', '.join(people)}: no score of new people"]
 
 
 def _read(subject: _Subject) -> np.ndarray:

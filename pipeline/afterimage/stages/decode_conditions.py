@@ -66,6 +66,9 @@ class Config(StageConfig):
         },
         description="classifiers by name (letters and digits); each is a row of the table",
     )
+    tokens: str = Field(
+        "", description="a tokenizer whose tokens of each trial are classified; empty: the signal"
+    )
     condition_column: str = Field(
         "", description="label of a trial; default: condition, trial_type or stimulus, the first "
         "there is; a column of participants.tsv works too",
@@ -147,6 +150,10 @@ def run(
     rows: list[dict[str, Any]] = []
     details: list[dict[str, Any]] = []
     notes = list(trials.notes)
+    if config.tokens:
+        # A token knows the whole window it was coded in, also what came after it.
+        config = config.model_copy(update={"alarm": False})
+        notes.append(f"tokens of {config.tokens} stand in place of the signal; no alarm")
     for name, asked in (config.contrasts or {"conditions": Contrast()}).items():
         own = config.of(asked)
         column, conditions = trials.labels(own.condition_column)

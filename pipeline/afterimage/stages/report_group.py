@@ -28,6 +28,8 @@ from afterimage.stages import (
     factor_connectome,
     generate_connectivity,
     predict_phenotypes,
+    pretrain_tokens,
+    probe_tokens,
     report_stages,
     train_tokenizer,
 )
@@ -35,9 +37,9 @@ from afterimage.stages.report_connectivity import read_group_connectivity
 from afterimage.stages.report_factors import read_factors
 from afterimage.stages.report_pretraining import read_pretraining
 from afterimage.stages.report_time import read_condition_notes, read_conditions, read_timing
-from afterimage.stages.report_tokenizers import read_tokenizers
+from afterimage.stages.report_tokenizers import read_token_models, read_tokenizers
 
-VERSION = 4
+VERSION = 5
 CITES = ("molder2021", "gorgolewski2016")
 
 #: Connections whose distribution is drawn, at most.
@@ -130,6 +132,7 @@ def build(root: Path, config: Config) -> str:
     generated = read_tsv(generative) if generative.is_file() else []
     factored = read_factors(root)
     tokenizers = read_tokenizers(root / "group" / "tokenizers")
+    token_models = read_token_models(root / "group" / "tokenmodels")
     group_stages = [
         StageRun(name, module.VERSION, cites=module.CITES)
         for name, module, made in (
@@ -138,6 +141,8 @@ def build(root: Path, config: Config) -> str:
             ("predict_phenotypes", predict_phenotypes, predicted),
             ("generate_connectivity", generate_connectivity, generated),
             ("train_tokenizer", train_tokenizer, tokenizers),
+            ("pretrain_tokens", pretrain_tokens, token_models),
+            ("probe_tokens", probe_tokens, any(card.probes for card in tokenizers)),
         )
         if made
     ]
@@ -171,6 +176,7 @@ def build(root: Path, config: Config) -> str:
             headline_metric=config.headline_metric,
             pretraining=read_pretraining(root / "group" / "pretraining"),
             tokenizers=tokenizers,
+            token_models=token_models,
             facts=report_stages.facts(config.sections),
         )
     )

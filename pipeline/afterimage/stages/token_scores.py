@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,6 @@ from afterimage.evaluation.token_card import (
     stream_values,
     token_segments,
 )
-from afterimage.io.tables import read_tsv
 from afterimage.stages.token_series import RecordingFile
 from afterimage.tokenizers.signals import Signal
 from afterimage.tokenizers.tokenizer import SignalTokenizer, Tokens
@@ -99,7 +97,7 @@ def card_of(
     tokenizer: SignalTokenizer,
     train: list[Scored],
     test: list[Scored],
-    events: Sequence[Path | None],
+    events: Sequence[tuple[str, Sequence[tuple[float, str]]]],
     n_bootstraps: int,
     random_state: int,
 ) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, np.ndarray]]:
@@ -110,8 +108,9 @@ def card_of(
     tokenizer : SignalTokenizer
     train, test : list of Scored
         Parts of recordings of people that were learned from, and that were not.
-    events : sequence of Path or None
-        Tables of events of the recordings of ``test``.
+    events : sequence of (str, list of (float, str))
+        Of each recording of ``test``: its file, and onset in s and kind of what was shown. Kinds
+        are permuted within files: a trial alone has one.
     n_bootstraps, random_state : int
     """
     rows: list[dict[str, Any]] = []
@@ -262,18 +261,27 @@ def _powers(
 
 
 def _events(
-    test: list[Scored], events: Sequence[Path | None], size: int, after: int, seed: int
+    test: list[Scored],
+    events: Sequence[tuple[str, Sequence[tuple[float, str]]]],
+    size: int,
+    after: int,
+    seed: int,
 ) -> EventTable | None:
     """Count codes after events, where events have from two to twenty kinds."""
-    recordings = []
-    for one, path in zip(test, events, strict=True):
-        rows = read_tsv(path) if path is not None else []
-        onset = np.array([float(row["onset"]) for row in rows]) - one.start_s
+    found: dict[str, list[tuple[NDArray[np.signedinteger], NDArray[np.int64], list[str]]]] = {}
+    for one, (file, rows) in zip(test, events, strict=True):
+        onset = np.array([onset_s for onset_s, _ in rows]) - one.start_s
         steps = np.floor(onset / one.tokens.step_s + 1e-9).astype(np.int64)
-        inside = (steps >= 0) & (steps < one.codes.shape[1])
-        kinds = [str(row.get("trial_type", "n/a")) for row in rows]
-        chosen = [kind for kind, here in zip(kinds, inside, strict=True) if here]
-        recordings.append((one.codes, steps[inside], chosen))
+        inside = (steps >= 0) & (steps + after <= one.codes.shape[1])
+        kinds = [kind for (_, kind), here in zip(rows, inside, strict=True) if here]
+        found.setdefault(file, []).append((one.codes, steps[inside], kinds))
+    recordings = []
+    for some in found.values():
+        starts = np.cumsum([0, *(codes.shape[1] for codes, *_ in some[:-1])])
+        at = [steps + start for (_, steps, _), start in zip(some, starts, strict=True)]
+        kinds = [kind for *_, of_one in some for kind in of_one]
+        joined = np.concatenate([codes for codes, *_ in some], axis=1)
+        recordings.append((joined, np.concatenate(at), kinds))
     if len({kind for *_, kinds in recordings for kind in kinds}) > MAX_KINDS:
         return None
     return event_table(recordings, size, after, random_state=seed)

@@ -34,7 +34,7 @@ class Config(StageConfig):
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the stage reads: the cleaned runs of one subject, a tokenizer, and what it has seen."""
+    """What the stage reads: the runs, or trials, of one subject; a tokenizer, what it has seen."""
 
     series: tuple[Path, ...]
     model: Path

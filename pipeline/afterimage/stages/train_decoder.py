@@ -42,6 +42,9 @@ class Config(StageConfig):
         default={"bayesian": BayesianSettings(), "ridge": RidgeSettings()},
         description="decoders by name (letters and digits); each is fitted and evaluated",
     )
+    tokens: str = Field(
+        "", description="EEG, MEG: a tokenizer whose tokens are decoded; empty: the signal"
+    )
     tmin_s: float | None = Field(
         None, description="start of the window of responses with a time axis; null: all"
     )

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
-from afterimage.bids.entities import run_prefix
 from afterimage.bids.names import derivative_root
 from afterimage.errors import InputError
 from afterimage.io.atomic import write_json
@@ -72,7 +71,7 @@ class Config(StageConfig):
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the stage reads: the cleaned runs of all people, and their events."""
+    """What the stage reads: the cleaned runs, or prepared trials, of all people; events of runs."""
 
     series: tuple[Path, ...]
     events: tuple[Path, ...] = ()
@@ -142,7 +141,7 @@ def run(
             found=f"{len(train)} of people seen, {len(tried)} of others",
             expected="one or more of each", fix="change test_fraction, or see what was left out",
         )  # fmt: skip
-    events = [_events_of(one, inputs.events) for one in files]
+    events = [(str(one.path), one.events(inputs.events)) for one in files]
     rows, details, arrays = card_of(
         tokenizer, train, tried, events, config.n_bootstraps, random_state
     )
@@ -151,7 +150,8 @@ def run(
     card |= {
         "name": name, "train_groups": sorted(set(groups[~test].tolist())),
         "test_groups": sorted(set(groups[test].tolist())), "n_train": len(sides["train"]),
-        "n_test": len(sides["test"]), "n_windows": len(source), "n_steps": len(tokenizer.losses_),
+        "n_test": len(sides["test"]), "held_out": held, "group_column": config.group_column,
+        "n_windows": len(source), "n_steps": len(tokenizer.losses_),
     }  # fmt: skip
     save_weights(outputs.model, weights, card)
     write_tsv(outputs.card, [{"tokenizer": name, **row} for row in rows], COLUMNS)
@@ -161,11 +161,6 @@ def run(
     save_weights(outputs.example, arrays, {"tokenizer": name})
     write_tsv(outputs.exposure, _exposure(sides, source), EXPOSURE_COLUMNS)
     shutil.rmtree(work, ignore_errors=True)
-
-
-def _events_of(recording: RecordingFile, events: tuple[Path, ...]) -> Path | None:
-    """Return the table of events of a run."""
-    return next((path for path in events if run_prefix(path.name) == recording.name), None)
 
 
 def _exposure(sides: dict[str, list[RecordingFile]], source: SeriesSource) -> list[dict[str, Any]]:

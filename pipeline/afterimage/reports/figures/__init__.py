@@ -21,6 +21,7 @@ from afterimage.reports.figures import (
     scans,
     subjects,
     time_resolved,
+    token_probes,
     tokenizers,
 )
 from afterimage.reports.model import GroupReport, SubjectReport
@@ -80,6 +81,8 @@ GROUP_FIGURES: Mapping[str, Callable[[GroupReport], list[Panel]]] = {
     "probes": pretraining.probe_panels,
     "token_return": tokenizers.return_panels,
     "token_meaning": tokenizers.meaning_panels,
+    "token_guesses": token_probes.guess_panels,
+    "token_probes": token_probes.told_panels,
     "group_phenotypes": phenotypes.phenotype_panels,
     "group_generated": phenotypes.generated_panels,
 }
