@@ -13,7 +13,7 @@ from afterimage.reports.tokenizers import Row, TokenizerCard, TokenModel
 #: Whether the tokenizer, and models of its tokens, were trained on those a score is of.
 SIDES = {
     "no": "people never seen", "person": "runs never seen of a person seen",
-    "yes": "seen in training",
+    "yes": "those seen in training",
 }  # fmt: skip
 GUESSES = ("chance", "unigram", "bigram", "copy neighbour")
 
