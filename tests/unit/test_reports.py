@@ -395,6 +395,27 @@ def test_group_report(group_html: str) -> None:
     assert "no stimulus in two splits 4 passed" in page.text
 
 
+def test_modalities_are_not_averaged_together() -> None:
+    group = example.make_group(4)
+    kinds = ("fmri", "fmri", "eeg", "eeg")
+    subjects = [replace(s, modality=k) for s, k in zip(group.subjects, kinds, strict=True)]
+    alike = Page(
+        assemble_group(replace(group, subjects=[replace(s, modality="eeg") for s in subjects]))
+    )
+    apart = Page(assemble_group(replace(group, subjects=subjects)))
+    assert "Modality" in apart.text and "Modality" not in alike.text
+    rows = [
+        r for r in group.metrics if r["role"] == "reconstruction" and r["metric"] == "twoway_clip"
+    ]
+    label = rows[0]["label"]
+    values = {r["subject"]: float(r["value"]) for r in rows if r["label"] == label}
+    for kind in ("fmri", "eeg"):
+        own = [values[s.subject] for s in subjects if s.modality == kind and s.subject in values]
+        name = {"fmri": "fMRI", "eeg": "EEG"}[kind]
+        assert f"{name} {100 * np.mean(own):.1f} %" in apart.text
+    assert "means of" in apart.text and "mean of" in alike.text
+
+
 def test_group_of_a_thousand_subjects_stays_small() -> None:
     assert len(assemble_group(example.make_group(1000)).encode()) < 10_000_000
 

@@ -39,6 +39,7 @@ from afterimage.reports.labels import (
     inline,
     label_title,
     metric,
+    modality_title,
 )
 from afterimage.reports.model import GroupReport, SubjectReport
 from afterimage.reports.page import Figure, Image, Panel, Section
@@ -306,28 +307,38 @@ def _errors(report: SubjectReport) -> dict[str, Any]:
 # ---- sections of the group report ---------------------------------------------------------------
 
 
-def _group_means(report: GroupReport) -> list[tuple[str, str, int]]:
-    """Mean over subjects of the headline metric, one a reconstruction label."""
+def _group_means(report: GroupReport) -> list[tuple[str, str, str]]:
+    """Mean over subjects of the headline metric, one a reconstruction label, modalities apart."""
     rows = [row for row in report.metrics if row.get("role") == "reconstruction"]
     names = {str(row.get("metric")) for row in rows}
     wanted = (report.headline_metric, "twoway_clip", "twoway_pixels", "pixcorr")
     name = next((n for n in wanted if n in names), "")
     if not name:
         return []
-    means: dict[str, list[float]] = {}
+    kinds = {subject.subject: modality_title(subject.modality) for subject in report.subjects}
+    means: dict[str, dict[str, list[float]]] = {}
     for row in rows:
         value = tables.as_number(row.get("value"))
         if row.get("metric") == name and value is not None:
-            means.setdefault(str(row["label"]), []).append(value)
+            kind = kinds.get(str(row.get("subject")), "")
+            means.setdefault(str(row["label"]), {}).setdefault(kind, []).append(value)
     described, decoders = metric(name), decoders_of(rows)
-    return [
-        (
-            f"{label_title(label, decoders)}, {inline(described.title)}",
-            described.write(float(np.mean(values))),
-            len(values),
+    found = []
+    for label, values in means.items():
+        counts = ", ".join(str(len(own)) for own in values.values())
+        one = len(values) == 1
+        told = [
+            f"{'' if one else kind} {described.write(float(np.mean(own)))}".strip()
+            for kind, own in values.items()
+        ]
+        found.append(
+            (
+                f"{label_title(label, decoders)}, {inline(described.title)}",
+                " · ".join(told),
+                f"{'mean' if one else 'means'} of {counts} subject{'' if counts == '1' else 's'}",
+            )
         )
-        for label, values in means.items()
-    ]
+    return found
 
 
 def _linter_summary(checks: Sequence[Mapping[str, Any]]) -> list[tuple[str, int, int]]:

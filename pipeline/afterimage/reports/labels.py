@@ -17,6 +17,7 @@ METHOD_TITLES = {
     "retrieval": "Retrieval",
     "latent_diffusion": "Diffusion",
 }
+_MODALITIES = {"fmri": "fMRI", "spikes": "spikes", "n/a": ""}
 _SOURCES = {
     "shuffledBrain": "Shuffled brain",
     "meanBrain": "Mean brain",
@@ -239,3 +240,8 @@ def p_text(value: Any) -> str:
     if number is None:
         return "–"
     return f"{number:.3f}" if number >= 0.001 else f"{number:.1e}".replace("e-0", "e−")
+
+
+def modality_title(modality: str) -> str:
+    """Name a modality of the index; empty where it is not known."""
+    return _MODALITIES.get(modality, modality.upper())

@@ -287,6 +287,8 @@ class GroupSubject:
         Where and why it failed.
     n_units, n_train_trials, n_test_stimuli : int, optional
     runtime_s : float, optional
+    modality : str
+        As in the index, ``"fmri"`` or ``"eeg"``; empty where not known.
     warnings : sequence of str
         What to look at before its numbers are used.
     left_out : sequence of str
@@ -302,6 +304,7 @@ class GroupSubject:
     n_train_trials: int | None = None
     n_test_stimuli: int | None = None
     runtime_s: float | None = None
+    modality: str = ""
     warnings: Sequence[str] = ()
     left_out: Sequence[str] = ()
 

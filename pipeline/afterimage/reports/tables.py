@@ -13,6 +13,7 @@ from afterimage.reports.labels import (
     main_metrics,
     metric,
     metric_order,
+    modality_title,
     p_text,
 )
 from afterimage.reports.model import GroupReport, Row, SubjectReport
@@ -197,8 +198,10 @@ def change_table(changes: Sequence[ConfigChange]) -> Table:
 def subject_table(report: GroupReport) -> Table:
     """Tabulate subjects: what each has, its state, and a link to its report.
 
-    A count that nobody has, as of trials at rest, has no column.
+    A count that nobody has, as of trials at rest, has no column; nor a modality that all share.
     """
+    kinds = [modality_title(s.modality) for s in report.subjects]
+    several = len(set(filter(None, kinds))) > 1
     counts = {
         "Units": [s.n_units for s in report.subjects],
         "Training trials": [s.n_train_trials for s in report.subjects],
@@ -207,6 +210,7 @@ def subject_table(report: GroupReport) -> Table:
     counts = {name: own for name, own in counts.items() if any(n is not None for n in own)}
     columns = (
         Column("Subject"),
+        *([Column("Modality")] if several else []),
         Column("State"),
         *(Column(name, numeric=True) for name in counts),
         Column("Time", numeric=True),
@@ -214,6 +218,7 @@ def subject_table(report: GroupReport) -> Table:
     body = tuple(
         (
             Cell(f"sub-{s.subject}", href=s.href),
+            *([Cell(kinds[row] or "–")] if several else []),
             Cell(s.status, kind=f"state {s.status}"),
             *(number_cell(_count(own[row]), own[row]) for own in counts.values()),
             number_cell(duration(s.runtime_s), s.runtime_s),

@@ -39,7 +39,7 @@ from afterimage.stages.report_pretraining import read_pretraining
 from afterimage.stages.report_time import read_condition_notes, read_conditions, read_timing
 from afterimage.stages.report_tokenizers import read_token_models, read_tokenizers
 
-VERSION = 5
+VERSION = 6
 CITES = ("molder2021", "gorgolewski2016")
 
 #: Connections whose distribution is drawn, at most.
@@ -264,6 +264,7 @@ def _subject(
         n_train_trials=quality["n_trials"].get("train", 0) if quality else None,
         n_test_stimuli=quality["n_stimuli"].get("test", 0) if quality else None,
         runtime_s=sum(times) if times else None,
+        modality=str(rows[0].get("modality", "")) if rows else "",
     )
 
 
