@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 
 from afterimage.reports import text, verdict
-from afterimage.reports.assemble import assemble_group, assemble_subject, local_link
+from afterimage.reports.assemble import assemble_group, assemble_subject
 from afterimage.reports.figures.responses import reliability_panels, repeat_reliability
 from afterimage.reports.figures.style import DARK, LIGHT, recolour
 from afterimage.reports.gallery import pick_rows, thumbnail, view
 from afterimage.reports.labels import label_title, metric
+from afterimage.reports.layout import local_link
 from afterimage.reports.model import Gallery, Responses
 from afterimage.reports.provenance import Exclusion, StageError
 

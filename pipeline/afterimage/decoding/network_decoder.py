@@ -8,11 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from afterimage.decoding.layout import (
-    LayoutLike,
-    flat_layout,
-    sensor_places,
-)
+from afterimage.decoding.layout import LayoutLike, flat_layout, sensor_places
 from afterimage.decoding.network_scaling import (
     scaling_arrays,
     stream_of,
@@ -24,16 +20,14 @@ from afterimage.decoding.network_start import (
     feature_components,
     first_topographies,
     start_low_rank,
-)
-from afterimage.decoding.network_training import fit_blocks, train_network
+)  # fmt: skip
+from afterimage.decoding.network_training import CHUNK, fit_blocks, train_network
 from afterimage.decoding.readout import read_out
 from afterimage.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
     from typing import Self
-
-CHUNK = 256  # trials read and encoded together
 
 
 class NetworkDecoder(ABC):

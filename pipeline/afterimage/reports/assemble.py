@@ -6,12 +6,8 @@ security policy forbids loading anything else. All text from data is escaped.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlsplit
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +26,6 @@ from afterimage.reports.dynamic import dynamic_view
 from afterimage.reports.factors import factored_view
 from afterimage.reports.figures import GROUP_FIGURES, SUBJECT_FIGURES
 from afterimage.reports.figures.scans import carpet_order
-from afterimage.reports.figures.style import DARK, LIGHT, PANEL_WIDTH_IN, PX_PER_IN, recolour
 from afterimage.reports.labels import (
     AUDIT_ROWS,
     METRICS,
@@ -41,15 +36,12 @@ from afterimage.reports.labels import (
     metric,
     modality_title,
 )
+from afterimage.reports.layout import lay_out, render
 from afterimage.reports.model import GroupReport, SubjectReport
-from afterimage.reports.page import Figure, Image, Panel, Section
 from afterimage.reports.pretraining_words import pretraining_view
 from afterimage.reports.scan_words import onset_warning
 from afterimage.reports.time_words import alarm_warning
 from afterimage.reports.tokenizer_words import tokenizer_view
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 
 def assemble_subject(report: SubjectReport) -> str:
@@ -89,8 +81,8 @@ def assemble_subject(report: SubjectReport) -> str:
             bodies["responses"] = None
     keys = ["question_without_pictures"] if report.without_pictures else []
     keys += ["question_recordings"] if report.scans is None else []
-    sections = _sections("subject.yml", panels, bodies, keys)
-    return _render(
+    sections = lay_out("subject.yml", panels, bodies, keys)
+    return render(
         title=f"sub-{report.subject}",
         kind="Subject report",
         report=report,
@@ -156,11 +148,11 @@ def assemble_group(report: GroupReport) -> str:
     if report.connectivity and all(s.status == "connectivity only" for s in report.subjects):
         bodies |= dict.fromkeys(("group_scores", "group_linter"))
     panels = {name: build(report) for name, build in GROUP_FIGURES.items()}
-    return _render(
+    return render(
         title="Group",
         kind="Group report",
         report=report,
-        sections=_sections("group.yml", panels, bodies),
+        sections=lay_out("group.yml", panels, bodies),
         up="",
     )
 
@@ -348,104 +340,3 @@ def _linter_summary(checks: Sequence[Mapping[str, Any]]) -> list[tuple[str, int,
         entry = counts.setdefault(str(check.get("check")), [0, 0])
         entry[0 if check.get("ok") else 1] += 1
     return [(name, passed, failed) for name, (passed, failed) in counts.items()]
-
-
-# ---- laying out ---------------------------------------------------------------------------------
-
-
-def _sections(
-    spec: str,
-    panels: Mapping[str, list[Panel]],
-    bodies: Mapping[str, dict[str, Any] | None],
-    questions: Sequence[str] = (),
-) -> tuple[Section, ...]:
-    """Lay out the sections in the order of the spec; those whose body is None are left out."""
-    sections, number = [], 0
-    for entry in text.read_spec(spec):
-        body = bodies[entry["id"]]
-        if body is None:
-            continue
-        figures = []
-        for described in entry.get("figures", ()):
-            drawn = panels[described["id"]]
-            if drawn:
-                number += 1
-                figures.append(_figure(number, described, drawn))
-        sections.append(
-            Section(
-                id=entry["id"],
-                title=entry["title"],
-                question=next(
-                    (entry[key] for key in questions if key in entry), entry["question"]
-                ),
-                template=f"sections/{entry['id']}.html.jinja",
-                figures=tuple(figures),
-                body=body,
-            )
-        )
-    return tuple(sections)
-
-
-def _figure(number: int, described: Mapping[str, str], panels: Sequence[Panel]) -> Figure:
-    images = []
-    for panel in panels:
-        svg = panel.draw(LIGHT)
-        dark = _svg_uri(recolour(svg, LIGHT, DARK))
-        width = round(PANEL_WIDTH_IN * PX_PER_IN)
-        images.append(Image(panel.alt, _svg_uri(svg), dark, panel.title, width=width))
-    return Figure(
-        id=described["id"],
-        number=number,
-        caption=described["caption"],
-        images=tuple(images),
-        good=described.get("good", ""),
-        bad=described.get("bad", ""),
-    )
-
-
-def _svg_uri(svg: bytes) -> str:
-    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode('ascii')}"
-
-
-@cache
-def _environment() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("afterimage.reports"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    environment.filters["local"] = local_link
-    return environment
-
-
-def local_link(path: str) -> str:
-    """Turn a relative path into a link; anything with a scheme or a host leads nowhere."""
-    parts = urlsplit(path)
-    return "#" if parts.scheme or parts.netloc else quote(path, safe="/#._-~")
-
-
-def _render(
-    *,
-    title: str,
-    kind: str,
-    report: SubjectReport | GroupReport,
-    sections: Sequence[Section],
-    up: str,
-) -> str:
-    environment = _environment()
-    script = environment.get_template("script.js.jinja").render()
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    return environment.get_template("page.html.jinja").render(
-        title=title,
-        kind=kind,
-        report=report,
-        sections=sections,
-        up=up,
-        script=script,
-        script_digest=digest,
-        style=environment.get_template("style.css.jinja").render(),
-    )
