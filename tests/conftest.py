@@ -20,3 +20,10 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the folder of example recordings is absent (../shared/data)")
     return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give slow tests an hour where they ask for nothing else: machines are busy at times."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(3600))

@@ -12,7 +12,7 @@ import pytest
 from afterimage.io.arrays import open_dataset, read_blocks
 from afterimage.io.tables import read_tsv
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]  # a busy machine takes long
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
