@@ -22,14 +22,13 @@ author = "The afterimage developers"
 copyright = f"2026, {author}"
 version = release = afterimage.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "numpydoc"]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 exclude_patterns = ["_build", "changes/*", "generated/unreleased.md"]
 myst_enable_extensions = ["deflist"]
 myst_disable_syntax = ["html_inline"]  # <block> in a sentence is text
 myst_heading_anchors = 3
 
-autosummary_generate = True
 autodoc_typehints = "none"
 numpydoc_show_class_members = False
 
@@ -69,22 +68,42 @@ def public_names(module: ModuleType) -> list[str]:
     ]
 
 
-def api_page() -> str:
-    """Write the page of the Python interface: every room, every public name."""
-    lines = ["# Python interface", "", "The rooms of maths take arrays and plain arguments.", ""]
+def api_pages() -> dict[str, str]:
+    """Write the pages of the Python interface: one a room, with every public name; and their list.
+
+    A page a name would be five hundred pages, and most of the time of a build.
+    """
+    pages = {}
+    contents = [
+        "# Python interface",
+        "",
+        "The rooms of maths take arrays and plain arguments.",
+        "",
+    ]
     for room, title in ROOMS.items():
         package = importlib.import_module(f"afterimage.{room}")
-        lines += [f"## {room}: {title.lower()}", ""]
+        contents += [f"## {room}: {title.lower()}", ""]
+        lines = [f"# {room}: {title.lower()}", ""]
         for found in pkgutil.iter_modules(package.__path__):
             module = importlib.import_module(f"{package.__name__}.{found.name}")
             names = public_names(module)
             if names:
                 summary = (module.__doc__ or "").strip().split("\n")[0]
-                lines += [f"### {found.name}", "", summary, "", "```{eval-rst}"]
-                lines += [f".. currentmodule:: {module.__name__}", ""]
-                lines += [".. autosummary::", "   :toctree: api", ""]
-                lines += [*(f"   {name}" for name in names), "```", ""]
-    return "\n".join(lines)
+                contents += [f"[{found.name}](api/{room}.md#{found.name})"]
+                contents += [f": {summary} " + ", ".join(f"`{name}`" for name in names), ""]
+                lines += [f"## {found.name}", "", summary, ""]
+                lines += ["```{eval-rst}", f".. currentmodule:: {module.__name__}", ""]
+                for name in names:
+                    kind = (
+                        "autoclass" if inspect.isclass(getattr(module, name)) else "autofunction"
+                    )
+                    lines += [f".. {kind}:: {name}", ""]
+                    if kind == "autoclass":
+                        lines[-1:] = ["   :members:", ""]
+                lines += ["```", ""]
+        pages[f"api/{room}.md"] = "\n".join(lines)
+    contents += ["```{toctree}", ":hidden:", "", *(f"api/{room}" for room in ROOMS), "```", ""]
+    return {"api.md": "\n".join(contents), **pages}
 
 
 def methods_page() -> str:
@@ -122,5 +141,6 @@ def changes_page() -> str:
 shutil.rmtree(GENERATED / "api", ignore_errors=True)
 write_text_if_changed(GENERATED / "configuration.md", reference())
 write_text_if_changed(GENERATED / "methods.md", methods_page())
-write_text_if_changed(GENERATED / "api.md", api_page())
+for name, page in api_pages().items():
+    write_text_if_changed(GENERATED / name, page)
 write_text_if_changed(GENERATED / "unreleased.md", changes_page())

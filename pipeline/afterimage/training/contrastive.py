@@ -97,9 +97,9 @@ class BrainToImage(nn.Module):
     def similarity(self, embedding: Tensor, images: Tensor, subjects: Tensor) -> Tensor:
         """Compare trials and images where they meet.
 
-        By likelihood it is b'a - |M a|^2 / 2 for a trial b and an image a, the log-likelihood of
-        the image up to a constant of the trial, if b'a is the response filtered for what a
-        evokes, and |M a| the size of it, M being the subject's matrix. Else b'a / |a|.
+        By likelihood it is ``b'a - |M a|^2 / 2`` for a trial b and an image a, the log-likelihood
+        of the image up to a constant of the trial, if b'a is the response filtered for what a
+        evokes, and ``|M a|`` the size of it, M being the subject's matrix. Else ``b'a / |a|``.
 
         Parameters
         ----------
