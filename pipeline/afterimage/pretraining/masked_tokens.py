@@ -11,6 +11,7 @@ other names can be read; loss and scores are said stage by stage.
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
@@ -103,7 +104,7 @@ def draw_hidden(
     return blocks.expand(shape)
 
 
-class MaskedTokenModel:
+class MaskedTokenModel(ABC):
     """A masked-token model; a subclass says what its network is.
 
     Parameters
@@ -125,6 +126,7 @@ class MaskedTokenModel:
         self.streams_: list[str] = []
         self.network_: Any = None
 
+    @abstractmethod
     def new_network(self, codebooks: NDArray[np.floating], n_names: int) -> nn.Module:
         """Return an untrained network; see `afterimage.networks.token_grid.TokenGrid`.
 
@@ -132,7 +134,6 @@ class MaskedTokenModel:
         n_stages, codebook_size) of the tokens wanted, and ``embed`` of all but the last, (n,
         n_streams, n_steps, n_outputs).
         """
-        raise NotImplementedError
 
     def initialise(self, streams: Sequence[str], codebooks: NDArray[np.floating]) -> Self:
         """Make the network with the random weights of the seed, untrained.

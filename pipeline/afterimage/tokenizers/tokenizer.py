@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +82,7 @@ class Tokens:
     codebook_size: int
 
 
-class SignalTokenizer:
+class SignalTokenizer(ABC):
     """A tokenizer of signals; a subclass says what its network is, sees and returns.
 
     A subclass gives `new_network`, `batch_of`, `codes_of` and `signals_of`, ``step_samples`` and,
@@ -116,9 +117,9 @@ class SignalTokenizer:
     # What a subclass says.
 
     @property
+    @abstractmethod
     def step_samples(self) -> int:
         """Samples from the start of a token to the start of the next."""
-        raise NotImplementedError
 
     @property
     def span_samples(self) -> int:
@@ -129,23 +130,24 @@ class SignalTokenizer:
         """Return what the network is built on, such as the names of regions; plain values."""
         return {}
 
+    @abstractmethod
     def new_network(self) -> nn.Module:
         """Return an untrained network: ``forward(batch) -> {"loss": scalar, part: scalar, ...}``.
 
         Its randomness is torch's global one, which is seeded for every step.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def batch_of(
         self, windows: Sequence[Signal], generator: np.random.Generator
     ) -> dict[str, NDArray[Any]]:
         """Return what the network is trained on of these windows, which may differ in channels."""
-        raise NotImplementedError
 
     def streams_of(self, signal: Signal) -> NDArray[np.str_]:
         """Return the names of the streams of tokens of a prepared signal; default: its channels."""
         return signal.names
 
+    @abstractmethod
     def codes_of(self, windows: Sequence[Signal]) -> Tensor:
         """Return the codes of equally long windows of one recording.
 
@@ -153,8 +155,8 @@ class SignalTokenizer:
         -------
         Tensor of int64, (n_windows, n_streams, n_steps, n_stages)
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def signals_of(self, codes: Tensor, like: Signal) -> Tensor:
         """Return what the codes (n_windows, n_streams, n_steps, n_stages) say the windows were.
 
@@ -163,7 +165,6 @@ class SignalTokenizer:
         Tensor of float32, (n_windows, n_channels, n_samples)
             Or (n_windows, n_channels, n_steps, n_bins) of one that decodes spectra.
         """
-        raise NotImplementedError
 
     def target(self, signal: Signal) -> NDArray[np.float32]:
         """Return what `decode` should return of a prepared signal; spectra are the subclass's."""
