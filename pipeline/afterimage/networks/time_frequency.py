@@ -6,6 +6,8 @@ arXiv:2401.10278. The quantiser is given. What differs is said in `afterimage.to
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool1d, mse_loss, normalize
@@ -94,7 +96,7 @@ def complement_masks(
     return torch.stack([seen, ~seen]).to(device)
 
 
-class SpectralNetwork(nn.Module):
+class SpectralNetwork(nn.Module, ABC):
     """What networks over frames share: quantiser, decoder of spectra.
 
     Parameters
@@ -140,9 +142,9 @@ class SpectralNetwork(nn.Module):
         mean = avg_pool1d(shapes, width, 1, self.reach, count_include_pad=False)
         return mean.transpose(1, 2)
 
+    @abstractmethod
     def latents(self, values: Tensor) -> Tensor:
         """Return latents (n, n_frames, n_features) of windows (n, n_times)."""
-        raise NotImplementedError
 
     def quantised(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the decoder is given of latents in training, and the commitment loss."""

@@ -116,7 +116,6 @@ def build(root: Path, config: Config) -> str:
                 "dataset", status="failed", stage=error.stage, message=error.message
             )
         )
-    bids_dir = report_stages.dataset_of(root)
     links = {
         link[0]: link[1]
         for label, rows in units.items()
@@ -126,10 +125,10 @@ def build(root: Path, config: Config) -> str:
     if compared:
         links["evaluate_subjects"] = evaluate_subjects
     connectivity = read_group_connectivity(root)
-    phenotypes = root / "group" / "phenotypes.tsv"
-    predicted = read_tsv(phenotypes) if phenotypes.is_file() else []
-    generative = root / "group" / "generative.tsv"
-    generated = read_tsv(generative) if generative.is_file() else []
+    predicted, generated = (
+        read_tsv(path) if path.is_file() else []
+        for path in (root / "group" / f"{name}.tsv" for name in ("phenotypes", "generative"))
+    )
     factored = read_factors(root)
     tokenizers = read_tokenizers(root / "group" / "tokenizers")
     token_models = read_token_models(root / "group" / "tokenmodels")
@@ -165,7 +164,7 @@ def build(root: Path, config: Config) -> str:
                 for stage, module in links.items()
             ]
             + group_stages,
-            dataset=report_stages.dataset_name(bids_dir),
+            dataset=report_stages.dataset_name(report_stages.dataset_of(root)),
             versions=report_stages.versions(
                 scans="clean_bold" in links,
                 recordings="clean_meeg" in links,
