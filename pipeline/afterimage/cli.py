@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -142,7 +143,8 @@ def _demo(arguments: list[str]) -> int:
     parser.add_argument("output_dir", type=Path, nargs="?", default=Path("afterimage-demo"))
     parser.add_argument("--cores", type=int, help="processor cores to use (default: all)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="cpu")
-    parser.add_argument("--config", type=Path, action="append", default=[], metavar="FILE")
+    parser.add_argument("--config", type=Path, action="append", default=[], metavar="FILE",
+        help="settings laid over those of the demo (presets/demo); may be given again")  # fmt: skip
     parser.add_argument("--prepared", action="store_true",
         help="start from prepared responses instead of raw scans, which is quicker")  # fmt: skip
     options = parser.parse_args(arguments)
@@ -150,12 +152,13 @@ def _demo(arguments: list[str]) -> int:
 
     dataset = options.output_dir / "dataset"
     scans = ("simulate_bold", "simulate_meeg")
-    simulate_study(dataset, ("simulate_responses",) if options.prepared else scans)
+    stages = ("simulate_responses",) if options.prepared else scans
+    simulate_study(dataset, stages, options.cores or os.cpu_count() or 1)
     return launch(
         Launch(
             bids_dir=dataset,
             output_dir=options.output_dir / "results",
-            config_files=tuple(options.config),
+            config_files=(Path("presets/demo"), *options.config),
             cores=options.cores,
             device=options.device,
         )

@@ -33,6 +33,7 @@ from afterimage.io.tables import Row
 from afterimage.record import error_records, finish_run, reset_errors, write_reports
 from afterimage.resources import resource_root
 from afterimage.stages.runner import STAGES, WITHOUT_RULE, guarded_run, stage_module
+from afterimage.warm import warm_process
 
 _STEPS = re.compile(r"^(\d+) of (\d+) steps")
 _RULE = re.compile(r"^(?:local)?rule (\w+):")
@@ -73,7 +74,7 @@ SIMULATIONS = {
 }
 
 
-def simulate_study(dataset: Path, stages: Sequence[str]) -> None:
+def simulate_study(dataset: Path, stages: Sequence[str], threads: int) -> None:
     """Write the demo's simulated study, unless it stands there complete.
 
     Parameters
@@ -81,6 +82,8 @@ def simulate_study(dataset: Path, stages: Sequence[str]) -> None:
     dataset : Path
     stages : sequence of str
         Keys of `SIMULATIONS`, in order; the later ones add subjects to the study of the first.
+    threads : int
+        Processor cores to use.
     """
     for stage in stages:
         output, file = SIMULATIONS[stage]
@@ -91,7 +94,8 @@ def simulate_study(dataset: Path, stages: Sequence[str]) -> None:
             if found == config:
                 continue
         print(f"simulating with known truth ({stage}): {dataset}", flush=True)
-        if guarded_run(stage, {}, {output: [str(path)]}, {"config": config}):
+        outputs = {output: [str(path)]}
+        if guarded_run(stage, {}, outputs, {"config": config}, threads=threads):
             raise AfterimageError("the study could not be simulated", where=str(dataset))
 
 
@@ -290,14 +294,14 @@ def _execute(
     reset_errors(out, subjects)
     log = out / "logs" / run_id / "snakemake.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    process = subprocess.Popen(
-        command, env=_variables(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        pass_fds=[lock.fileno()],
-    )  # fmt: skip
-    assert process.stdout is not None  # noqa: S101  (for the type checker: PIPE was asked for)
     started = time.monotonic()
     counts: Counter[str] = Counter()
-    with log.open("w", encoding="utf-8") as sink:
+    with log.open("w", encoding="utf-8") as sink, warm_process(_variables()) as variables:
+        process = subprocess.Popen(
+            command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            pass_fds=[lock.fileno()],
+        )  # fmt: skip
+        assert process.stdout is not None  # noqa: S101  (for the type checker: PIPE was asked for)
         try:
             for event, name in _follow(_tee(process.stdout, sink)):
                 counts[f"{event} {name}"] += 1

@@ -65,6 +65,17 @@ def test_drift_is_slow_and_without_constant() -> None:
     assert cosine_drift(20, 1.0, 0.01).shape == (20, 0)
 
 
+@pytest.mark.parametrize(
+    ("n_volumes", "t_r_s", "high_pass_hz"), [(227, 2.0, 0.01), (300, 0.8, 0.128)]
+)
+def test_drift_is_that_of_nilearn(n_volumes, t_r_s, high_pass_hz) -> None:
+    from nilearn.glm.first_level.design_matrix import create_cosine_drift
+
+    expected = create_cosine_drift(high_pass_hz, np.arange(n_volumes) * t_r_s)[:, :-1]
+    found = cosine_drift(n_volumes, t_r_s, high_pass_hz)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-14)
+
+
 FMRIPREP = [
     "csf", "white_matter", "global_signal", "framewise_displacement", "cosine00",
     "a_comp_cor_00", "a_comp_cor_01", "a_comp_cor_02", "t_comp_cor_00",

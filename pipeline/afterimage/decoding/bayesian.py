@@ -342,8 +342,8 @@ class BayesianDecoder(LinearDecoder):
         kernel = np.mean([grams[name][0] for name in blocks], axis=0)[np.ix_(kept, kept)]
         eigen = np.linalg.eigh(centring @ kernel @ centring)
         fitted = []
-        for penalty in penalties:
-            explained = explained_variance(eigen, [penalty], targets)[0]
+        of_penalty = explained_variance(eigen, penalties, targets)
+        for penalty, explained in zip(penalties, of_penalty, strict=True):
             ranked = np.argsort(-explained, kind="stable")
             units = np.sort(ranked[: self.settings.n_units_max])
             posterior = self._posterior(standard[:, units], position, eigen, penalty)

@@ -57,7 +57,7 @@ from afterimage.settings import StageConfig
 from afterimage.stages.reference_bold import is_preprocessed
 from afterimage.stages.runner import record_skipped
 
-VERSION = 1
+VERSION = 2
 CITES = ("friston1995", "power2014", "behzadi2007", "sladky2011", "abraham2014")
 #: Voxels of one batch where a run is read in columns.
 N_VOXELS_BATCH = 2048

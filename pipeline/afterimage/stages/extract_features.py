@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -106,8 +107,12 @@ def _write_block(
     cache: Path,
     device: str,
 ) -> None:
-    encoder = ENCODERS.get(settings.kind)(settings, device=device)
     identity = encoder_identity(settings)
+
+    @functools.cache
+    def encoder() -> Any:
+        # Loading a model takes longer than reading what it made of the same pictures before.
+        return ENCODERS.get(settings.kind)(settings, device=device)
 
     def chunks() -> Iterator[np.ndarray]:
         for start in range(0, len(rows), CHUNK):
@@ -117,7 +122,7 @@ def _write_block(
     stream = chunks()
     first = next(stream, None)
     if first is None:  # no picture of the test split is there: an empty block of the right shape
-        first = encoder.encode([np.zeros((64, 64, 3), np.uint8)])[:0]
+        first = encoder().encode([np.zeros((64, 64, 3), np.uint8)])[:0]
     shape = first.shape[1:]
 
     def all_chunks() -> Iterator[np.ndarray]:
@@ -128,7 +133,9 @@ def _write_block(
     writer.write("", name, all_chunks(), shape, attributes)
 
 
-def _cached(cache: Path, identity: str, paths: list[Path], encoder: Any) -> np.ndarray:
+def _cached(
+    cache: Path, identity: str, paths: list[Path], encoder: Callable[[], Any]
+) -> np.ndarray:
     """Embed one chunk of pictures, or read it from the cache.
 
     The key is the encoder and the bytes of all pictures of the chunk: the same pictures in the
@@ -145,7 +152,7 @@ def _cached(cache: Path, identity: str, paths: list[Path], encoder: Any) -> np.n
             return np.load(file, allow_pickle=False)
         except (ValueError, EOFError):
             log.warning("the cached features %s are damaged; computing them again", file)
-    values = encoder.encode([read_image(path) for path in paths])
+    values = encoder().encode([read_image(path) for path in paths])
     if not np.isfinite(values).all():
         raise InputError(
             "an encoder gave values that are not finite", where=str(paths[0].parent),

@@ -119,15 +119,19 @@ def run(
     names = write_stimuli(
         folder / "stimuli", images, attributes, captions, config.n_training_images
     )
-    numbers = range(1, config.n_subjects + 1)
-    n_runs = {}
-    for number in numbers:
+    n_at_once = max(1, min(threads, config.n_subjects))
+
+    def simulate(number: int) -> int:
         subject = _draw_subject(config, number, images, attributes)
-        n_runs[number] = len(subject.runs)
         label = f"sub-{number:02d}"
-        _write_scans(folder, label, subject, names, attributes, config, threads)
+        _write_scans(folder, label, subject, names, attributes, config, threads // n_at_once)
         _write_rois(folder / "derivatives" / "rois", label, subject)
         _write_truth(folder / "derivatives" / "simulation", label, subject, names)
+        return len(subject.runs)
+
+    numbers = range(1, config.n_subjects + 1)
+    with ThreadPoolExecutor(max_workers=n_at_once) as pool:
+        n_runs = dict(zip(numbers, pool.map(simulate, numbers), strict=True))
     _write_root(folder, config, n_runs)
     write_json(
         outputs.description,

@@ -56,6 +56,8 @@ MAX_POINTS = 20_000
 MAX_ITERATIONS = 30
 #: Steps below this (mm at 50 mm from the centre) end the search.
 TOLERANCE_MM = 5e-3
+#: Volumes that say how well one fits as a rule.
+RECENT = 15
 
 
 @dataclass(frozen=True)
@@ -265,7 +267,8 @@ class MotionTracker:
         """Estimate the next volume; return its motion matrix, (4, 4) float64."""
         last = self.matrices[-1] if self.matrices else self.start
         fit = self.estimator.estimate(volume, self.affine, [last], coarse=not self.matrices)
-        usual = float(np.median(self._residuals)) if self._residuals else np.inf
+        # Of the last volumes: the difference to the reference grows slowly as the head drifts away.
+        usual = float(np.median(self._residuals[-RECENT:])) if self._residuals else np.inf
         if not fit.converged or fit.residual > 1.3 * usual:
             again = self.estimator.estimate(volume, self.affine, [last, self.start], coarse=True)
             fit = min(fit, again, key=lambda found: found.residual)

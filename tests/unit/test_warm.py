@@ -1,0 +1,114 @@
+"""The warm process: jobs are forks of it, and nothing but time depends on it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from afterimage.warm import N_JOBS, VARIABLE, warm_process
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="the process is made on Linux only"
+)
+
+#: Stands before `afterimage` on the path; its stage does what a file says.
+STAGE = """
+import os, sys, time
+from afterimage.stages import runner
+
+def guarded_run(name, inputs, outputs, params, **options):
+    print("slow module loaded before:", "colorsys" in sys.modules, flush=True)
+    import colorsys
+    print(name, os.getcwd(), os.environ["MARK"], file=sys.stderr, flush=True)
+    if name == "die":
+        os.kill(os.getpid(), 9)
+    if name == "wait":
+        open(params["config"]["file"], "w").write(str(os.getpid()))
+        time.sleep(60)
+    return 65 if name == "bad" else 0
+
+runner.guarded_run = guarded_run
+"""
+
+
+@pytest.fixture
+def command(tmp_path: Path):
+    folder = tmp_path / "path"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(STAGE, encoding="utf-8")
+    variables = {
+        **os.environ,
+        "MARK": "mark",
+        "PYTHONPATH": os.pathsep.join([str(folder), *sys.path]),
+    }
+    start = [sys.executable, "-m", "afterimage", "stage"]
+
+    def run(name: str, environment: dict[str, str], *, params: str = "{}", threads: int = 1):
+        options = ["--params", params, "--threads", str(threads), "--device", "cpu"]
+        return subprocess.Popen(
+            [*start, name, *options], env=environment, cwd=tmp_path, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    return run, variables
+
+
+def wait_for_address(environment: dict[str, str]) -> None:
+    until = time.monotonic() + 20
+    while not Path(environment[VARIABLE]).exists() and time.monotonic() < until:
+        time.sleep(0.02)
+
+
+def test_a_job_has_its_streams_folder_environment_and_exit_code(command, tmp_path) -> None:
+    run, variables = command
+    with warm_process(variables) as environment:
+        wait_for_address(environment)
+        for name, code in (("good", 0), ("bad", 65), ("die", -signal.SIGKILL)):
+            job = run(name, environment)
+            _, err = job.communicate()
+            assert job.returncode == code
+            assert err == f"{name} {tmp_path} mark\n"
+
+
+def test_what_jobs_load_again_and_again_is_there_for_the_next(command) -> None:
+    run, variables = command
+    with warm_process(variables) as environment:
+        wait_for_address(environment)
+        said = [run("good", environment).communicate()[0] for _ in range(N_JOBS + 1)]
+        assert [line.split()[-1] for line in said] == ["False"] * N_JOBS + ["True"]
+        # A job of several threads starts an interpreter of its own.
+        assert run("good", environment, threads=2).communicate()[0].split()[-1] == "False"
+
+
+def test_a_job_ends_with_the_command_that_asked_for_it(command, tmp_path) -> None:
+    run, variables = command
+    with warm_process(variables) as environment:
+        wait_for_address(environment)
+        file = tmp_path / "pid"
+        job = run("wait", environment, params=f'{{"config": {{"file": "{file}"}}}}')
+        until = time.monotonic() + 20
+        while not (file.exists() and file.read_text()) and time.monotonic() < until:
+            time.sleep(0.02)
+        pid = int(file.read_text())
+        assert pid != job.pid
+        job.kill()
+        job.communicate()
+        while Path(f"/proc/{pid}").exists() and time.monotonic() < until:
+            time.sleep(0.02)
+        assert not Path(f"/proc/{pid}").exists()
+
+
+def test_without_the_process_a_stage_runs_by_itself(command, tmp_path) -> None:
+    run, variables = command
+    for address in ("off", str(tmp_path / "nothing")):
+        job = run("bad", {**variables, VARIABLE: address})
+        assert job.communicate()[1] == f"bad {tmp_path} mark\n"
+        assert job.returncode == 65
+    with warm_process({**variables, VARIABLE: "off"}) as environment:
+        assert environment[VARIABLE] == "off"
