@@ -349,6 +349,18 @@ def _methods(arguments: list[str]) -> int:
     return 0
 
 
+def _serve(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="afterimage serve",
+        description="Wait for the jobs of a run, with libraries loaded (each run starts this itself).",
+    )
+    parser.add_argument("address", help="path of the socket to make")
+    from afterimage.warm import serve
+
+    serve(parser.parse_args(arguments).address, main)
+    return 0
+
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "demo": _demo,
     "config": _config,
@@ -356,6 +368,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "import": _import,
     "report": _report,
     "record": _record,
+    "serve": _serve,
     "stage": _stage,
     "methods": _methods,
 }

@@ -26,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
@@ -53,7 +53,7 @@ def warm_process(variables: Mapping[str, str]) -> Iterator[dict[str, str]]:
     with tempfile.TemporaryDirectory(prefix="afterimage-") as folder:  # of this user alone
         address = str(Path(folder) / "jobs")
         process = subprocess.Popen(
-            [sys.executable, "-m", "afterimage.warm", address],
+            [sys.executable, "-m", "afterimage", "serve", address],
             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             env={**variables, **ONE_THREAD},
         )  # fmt: skip
@@ -102,6 +102,19 @@ def ask(arguments: Sequence[str]) -> int | None:
     return code
 
 
+def serve(address: str, main: Callable[[list[str]], int]) -> None:
+    """Be the warm process, until the standard input is closed.
+
+    Parameters
+    ----------
+    address : str
+        Path of the socket to make.
+    main : callable
+        Runs a command line, in a fork; returns its exit code.
+    """
+    _Server(address, main).run()
+
+
 @dataclass
 class _Job:
     """A command that is being received, or runs."""
@@ -117,7 +130,8 @@ class _Job:
 class _Server:
     """The warm process: one thread, which does one thing after the other."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, main: Callable[[list[str]], int]) -> None:
+        self._main = main
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(address)
         self._listener.listen(64)
@@ -194,9 +208,7 @@ class _Server:
         sys.argv[1:] = asked["arguments"]
         sys.path[0] = asked["folder"]
         before = set(sys.modules)
-        from afterimage.cli import main
-
-        code = main(asked["arguments"])
+        code = self._main(asked["arguments"])
         with open(writing, "w", encoding="utf-8", closefd=False) as names:
             names.write("\n".join(name for name in sys.modules if name not in before))
         sys.exit(code)
@@ -231,7 +243,3 @@ class _Server:
         job.connection.close()
         for stream in job.streams:
             os.close(stream)
-
-
-if __name__ == "__main__":
-    _Server(sys.argv[1]).run()
