@@ -337,6 +337,12 @@ def compared_networks():
     return {name: trained[name] for name in NETWORKS} | own
 
 
+def learning_decoders():
+    """Return the decoders of learning curves: the stage's own, or those that are trained."""
+    own = SETTINGS.section("learning_curve")["decoders"]
+    return own or SETTINGS.section("train_decoder")["decoders"]
+
+
 def one_model(wildcards):
     """Return only the masked model of this job, so that editing another one does not rerun it."""
     section = SETTINGS.section("pretrain_series")["models"]
@@ -477,7 +483,6 @@ def targets(until):
             "sub-{s}/features/sub-{s}_split-test_features.nc",
             "sub-{s}/recon/sub-{s}_desc-ceiling_recon.nc",
             "sub-{s}/evaluation/sub-{s}_metrics.tsv",
-            "sub-{s}/evaluation/sub-{s}_time.tsv",
         ],
         "report": ["sub-{s}.html"],
     }
@@ -502,6 +507,8 @@ def targets(until):
     if "decode" in wanted:
         files |= set(collect("sub-{s}/decoding/sub-{s}_conditions.tsv", s=UNPICTURED))
         files |= set(GROUP_CONDITIONS)
+    if "evaluate" in wanted:
+        files |= {file for s in SUBJECTS for file in timed(s)}
     if "evaluate" in wanted and COMPARED:
         files.add("group/subjects.tsv")
     if "evaluate" in wanted and config.get("group", True):
@@ -518,10 +525,11 @@ def told_apart(subject):
 
 
 def timed(subject):
-    """Return the scores over time of one subject; none without pictures."""
-    return collect(
-        "sub-{s}/evaluation/sub-{s}_time.tsv", s=[s for s in [subject] if s in PICTURED]
-    )
+    """Return scores over time and over the amount of data of one subject; none without pictures."""
+    tables = ["sub-{s}/evaluation/sub-{s}_time.tsv"]
+    if SETTINGS.learning_curve.enabled:
+        tables.append("sub-{s}/evaluation/sub-{s}_learning.tsv")
+    return collect(tables, s=[s for s in [subject] if s in PICTURED])
 
 
 def trials(wildcards):

@@ -41,6 +41,24 @@ rule evaluate_time:
         stage_command("evaluate_time")
 
 
+rule learning_curve:
+    """Score decoders that were fitted on the first part of the training trials only."""
+    input:
+        trials=lambda wildcards: trials_for("train_decoder", wildcards.subject),
+        features="sub-{subject}/features/sub-{subject}_split-train_features.nc",
+        test_features="sub-{subject}/features/sub-{subject}_split-test_features.nc",
+    output:
+        table="sub-{subject}/evaluation/sub-{subject}_learning.tsv",
+    log:
+        "logs/learning_curve/sub-{subject}.log",
+    resources:
+        mem_mb=8000,
+    params:
+        stage=stage_params("learning_curve", decoders=learning_decoders()),
+    shell:
+        stage_command("learning_curve")
+
+
 rule evaluate_subjects:
     """Score what other people's brains tell of each subject, and a few trials of its own."""
     input:

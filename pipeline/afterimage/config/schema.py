@@ -23,6 +23,7 @@ from afterimage.stages.extract_series import Config as ExtractSeries
 from afterimage.stages.factor_connectome import Config as FactorConnectome
 from afterimage.stages.fit_responses import Config as FitResponses
 from afterimage.stages.generate_connectivity import Config as GenerateConnectivity
+from afterimage.stages.learning_curve import Config as LearningCurve
 from afterimage.stages.map_graphs import Config as MapGraphs
 from afterimage.stages.measure_graphs import Config as MeasureGraphs
 from afterimage.stages.parcellate import Config as Parcellate
@@ -88,6 +89,7 @@ class Config(Settings):
     reconstruct: Reconstruct = Reconstruct()
     evaluate: Evaluate = Evaluate()
     evaluate_time: EvaluateTime = EvaluateTime()
+    learning_curve: LearningCurve = LearningCurve()
     evaluate_subjects: EvaluateSubjects = EvaluateSubjects()
     evaluate_connectivity: EvaluateConnectivity = EvaluateConnectivity()
     pretrain_series: PretrainSeries = PretrainSeries()

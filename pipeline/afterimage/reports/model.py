@@ -203,6 +203,8 @@ class SubjectReport:
         Quality of the EEG or MEG recordings that the responses come from.
     timing : TimeResolved, optional
         Decoding over time and over repetitions.
+    learning : sequence of Row
+        Scores over the amount of training data.
     conditions : sequence of ConditionScore
         Decoding of conditions rather than pictures.
     condition_notes : sequence of str
@@ -251,6 +253,7 @@ class SubjectReport:
     scans: ScanQuality | None = None
     recordings: Recordings | None = None
     timing: TimeResolved | None = None
+    learning: Sequence[Row] = ()
     conditions: Sequence[ConditionScore] = ()
     condition_notes: Sequence[str] = ()
     responses: Responses | None = None

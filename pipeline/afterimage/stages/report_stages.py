@@ -24,6 +24,7 @@ from afterimage.stages import (
     extract_features,
     extract_series,
     fit_responses,
+    learning_curve,
     map_graphs,
     measure_graphs,
     parcellate,
@@ -67,6 +68,7 @@ GRAPHS: tuple[Link, ...] = (
 VOXEL_GRAPHS: tuple[Link, ...] = (("map_graphs", map_graphs, "connectivity/{s}_graphs.json"),)
 #: What follows EEG and MEG where there are pictures, and where there are none.
 TIMED: tuple[Link, ...] = (("evaluate_time", evaluate_time, "evaluation/{s}_time.json"),)
+LEARNING: tuple[Link, ...] = (("learning_curve", learning_curve, "evaluation/{s}_learning.tsv"),)
 CONDITIONS: tuple[Link, ...] = (
     ("decode_conditions", decode_conditions, "decoding/{s}_conditions.json"),
 )
@@ -149,9 +151,10 @@ def chain(folder: Path, rows: Sequence[Row], sections: dict[str, Any]) -> list[L
     links = [*first, *(PICTURED if has_pictures(rows) else ())]
     told = any(folder.glob("decoding/*_conditions.tsv"))
     links += TIMED if recorded and trials and has_pictures(rows) else ()
+    links += LEARNING if has_pictures(rows) else ()
     links += CONDITIONS if told or (recorded and trials and not has_pictures(rows)) else ()
     # These run only where they are asked for.
-    optional = ("train_generator", "map_graphs")
+    optional = ("train_generator", "map_graphs", "learning_curve")
     off = [name for name in optional if not sections.get(name, {}).get("enabled")]
     return [link for link in links if link[0] not in off]
 

@@ -114,6 +114,7 @@ def build(root: Path, subject: str, config: Config) -> str:
     scans = None if recordings else read_scans(folder, name, rows)
     bids_dir = dataset_of(root)
     connectivity = read_connectivity(folder, name)
+    learned = folder / "evaluation" / f"{name}_learning.tsv"
     report = model.SubjectReport(
         subject=subject,
         dataset=dataset_name(bids_dir),
@@ -128,6 +129,7 @@ def build(root: Path, subject: str, config: Config) -> str:
         scans=scans,
         recordings=recordings,
         timing=read_timing(folder / "evaluation" / f"{name}_time.nc"),
+        learning=read_tsv(learned) if learned.is_file() else [],
         conditions=read_conditions(folder / "decoding" / f"{name}_conditions.tsv"),
         condition_notes=read_condition_notes(folder / "decoding" / f"{name}_conditions.tsv"),
         responses=read_responses(folder / f"{name}_trials.nc", quality),

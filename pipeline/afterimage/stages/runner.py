@@ -56,6 +56,7 @@ STAGES = (
     "reconstruct",
     "evaluate",
     "evaluate_time",
+    "learning_curve",
     "evaluate_subjects",
     "evaluate_connectivity",
     "pretrain_series",

@@ -109,6 +109,8 @@ def run(
     inputs: Inputs, outputs: Outputs, config: Config, *, threads: int = 1, device: str = "cpu"
 ) -> None:
     """Draw pictures, scan every subject, write raw BIDS with the truth in ``derivatives/``."""
+    from threadpoolctl import threadpool_limits
+
     from afterimage.simulate.stimuli import draw_stimuli
 
     folder = outputs.description.parent
@@ -130,7 +132,9 @@ def run(
         return len(subject.runs)
 
     numbers = range(1, config.n_subjects + 1)
-    with ThreadPoolExecutor(max_workers=n_at_once) as pool:
+    # Threads of linear algebra inside each of these threads would wait for each other.
+    limits = threadpool_limits(max(1, threads // n_at_once))
+    with limits, ThreadPoolExecutor(max_workers=n_at_once) as pool:
         n_runs = dict(zip(numbers, pool.map(simulate, numbers), strict=True))
     _write_root(folder, config, n_runs)
     write_json(
