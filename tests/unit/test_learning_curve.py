@@ -12,6 +12,9 @@ from afterimage.decoding.ridge import RidgeSettings
 from afterimage.io.arrays import block_writer
 from afterimage.io.tables import read_tsv
 from afterimage.io.trials import write_trials
+from afterimage.reports.figures.learning import learning_panels
+from afterimage.reports.figures.style import LIGHT
+from afterimage.reports.model import SubjectReport
 from afterimage.stages.learning_curve import (
     Config,
     Inputs,
@@ -77,6 +80,13 @@ def test_more_minutes_tell_more_and_amounts_are_first_parts(tmp_path: Path) -> N
     (short,) = [row for row in rows if row["amount"] == "1 h"]
     assert "shorter" in short["note"]
     assert short["value"] == "n/a"
+    panels = learning_panels(SubjectReport("01", learning=rows))
+    assert [panel.title for panel in panels] == [
+        "Retrieval, top 1, CLIP (brain → image)", "Two-way identification, CLIP"
+    ]  # fmt: skip
+    assert "after 240 trials (ridge)" in panels[1].alt
+    assert b"<svg" in panels[1].draw(LIGHT)
+    assert learning_panels(SubjectReport("01", learning=[short])) == []
 
 
 def test_order_is_that_of_the_recording_not_of_the_file(tmp_path: Path) -> None:
