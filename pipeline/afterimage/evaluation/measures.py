@@ -232,7 +232,11 @@ def add_rows(
         row: dict[str, Any] = dict.fromkeys(COLUMNS)
         value = values[kept].mean() if n else None
         row |= {**identity, "metric": one.name, "value": plain_number(value)}
-        row |= {"ci_low": plain_number(low), "ci_high": plain_number(high), "chance": plain_number(chance.mean)}
+        row |= {
+            "ci_low": plain_number(low),
+            "ci_high": plain_number(high),
+            "chance": plain_number(chance.mean),
+        }
         row |= {"chance_low": plain_number(chance.low), "chance_high": plain_number(chance.high)}
         row |= {"p": plain_number(chance.p), "n": n, "protocol": text}
         scores.rows.append(row)
@@ -240,4 +244,5 @@ def add_rows(
 
 
 def plain_number(value: float | np.floating | None) -> float | None:
+    """Return a float for a table, None where it is not finite."""
     return None if value is None or not np.isfinite(value) else float(value)

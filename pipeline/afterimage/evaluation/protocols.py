@@ -179,9 +179,7 @@ def first_step(
     return list(resize_square(images, protocol.first_px, tensors=protocol.tensors))
 
 
-def low_level(
-    protocol: Protocol, images: Sequence[NDArray[np.generic]]
-) -> NDArray[np.float32]:
+def low_level(protocol: Protocol, images: Sequence[NDArray[np.generic]]) -> NDArray[np.float32]:
     """Return pictures that went through `first_step` at the size at which pixels are compared."""
     return resize_square(images, protocol.low_level_px, tensors=protocol.tensors, bicubic=True)
 
@@ -225,9 +223,7 @@ def _batches(images: Sequence[Any]) -> Iterator[Sequence[Any]]:
         yield images[start : start + BATCH]
 
 
-def cosine(
-    predicted: NDArray[np.generic], true: NDArray[np.generic]
-) -> NDArray[np.float64]:
+def cosine(predicted: NDArray[np.generic], true: NDArray[np.generic]) -> NDArray[np.float64]:
     """Cosine of every flattened prediction with every flattened true vector, not centred.
 
     Parameters

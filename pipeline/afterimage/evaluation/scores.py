@@ -9,7 +9,7 @@ ceiling of the generator and the protocol, so that no number stands alone.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -112,7 +112,8 @@ def reconstruction_rows(
     -------
     Scores
         pixcorr, mse, ssim, and ``twoway_<encoder>``, ``rank_<encoder>``,
-        ``retrieval_top1_<encoder>`` and ``retrieval_top5_<encoder>`` (retrieval only in galleries larger than 1 and 5).
+        ``retrieval_top1_<encoder>`` and ``retrieval_top5_<encoder>`` (retrieval only in galleries
+        larger than 1 and 5).
     """
     drawing = resampling or Resampling()
     scores = Scores()
@@ -230,5 +231,3 @@ def image_rows(
         for label, metrics in per_image.items()
         for position, stimulus in enumerate(stimuli)
     ]
-
-

@@ -172,7 +172,9 @@ class InceptionV3(nn.Module):
 
     def forward(self, images: torch.Tensor, layers: Collection[str]) -> dict[str, torch.Tensor]:
         """Return the pooled features (n, 2048) of images (n, 3, height, width), as ``avgpool``."""
-        mean, std = (images.new_tensor(v)[None, :, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
+        mean, std = (
+            images.new_tensor(v)[None, :, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD)
+        )
         x = (images * std + mean - 0.5) / 0.5  # torchvision's transform_input
         x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x)))
         x = functional.max_pool2d(x, 3, 2)

@@ -208,7 +208,9 @@ class MetricNetwork:
     def __init__(self, name: str, path: str | Path, device: str = "cpu") -> None:
         self.name, self._device = name, device
         self._mean, self._std = OPENAI if name == "clip_vit_l14" else IMAGENET
-        self._model = (_load_clip(path) if name == "clip_vit_l14" else _load(name, path)).to(device)
+        self._model = (_load_clip(path) if name == "clip_vit_l14" else _load(name, path)).to(
+            device
+        )
 
     def encode(self, images: torch.Tensor, layers: Collection[str]) -> dict[str, torch.Tensor]:
         """Return the features of pictures, flat, by layer.
