@@ -86,7 +86,7 @@ def judged(which, networks, truth, recon):
 
 
 def two_way_published(real: np.ndarray, pred: np.ndarray) -> float:
-    """The published lines, as they are written in the notebook."""
+    """Score as the lines of the notebook do."""
     n = len(real)
     r = np.corrcoef(real.reshape(n, -1), pred.reshape(n, -1))[:n, n:]
     success = r < np.diag(r)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +17,16 @@ from afterimage.evaluation.metrics import PROTOCOL, family_of
 from afterimage.io.arrays import open_dataset, read_blocks
 from afterimage.io.atomic import write_json
 from afterimage.io.images import read_image
-from afterimage.io.tables import read_json, read_tsv, write_tsv
+from afterimage.io.tables import read_tsv, write_tsv
 from afterimage.io.trials import average_repeats, read_responses
 from afterimage.io.weights import load_weights
 from afterimage.settings import StageConfig
+from afterimage.stages.evaluation_audit import (
+    lint,
+    near_duplicates_of,
+    split_facts,
+    without_duplicates,
+)
 from afterimage.stages.published_protocols import (
     check_networks,
     describe_networks,
@@ -32,7 +36,6 @@ from afterimage.stages.published_protocols import (
 from afterimage.stages.reconstruction_sets import (
     Judge,
     is_transductive,
-    load_card,
     rows_of,
     shrink,
 )
@@ -148,9 +151,11 @@ def run(
             [*predicted.rows, *scored.rows], {**predicted.per_image, **scored.per_image},
             n_bootstraps=config.n_comparisons, random_state=resampling.random_state,
         )  # fmt: skip
+        copies = near_duplicates_of(training, pictures, train_ids, test_ids, config)
         found = {
             "cluster_oracle": oracle,
-            "near_duplicates": _near_duplicates(training, pictures, train_ids, test_ids, config),
+            "near_duplicates": copies,
+            "without_duplicates": without_duplicates(copies, test_ids, scored),
             "protocols": networks,
         }
     noise = _noise_ceiling(inputs.trials)
@@ -166,8 +171,8 @@ def run(
         outputs.audit,
         {
             **found,
-            "leak_linter": _lint(inputs, folder, files),
-            "split": _split_facts(split),
+            "leak_linter": lint(inputs, folder, files),
+            "split": split_facts(split),
             "n_test_pictures": len(test_ids),
         },
     )
@@ -295,87 +300,6 @@ def _predictions(
         found.rows.extend(own.rows)
         found.per_image.update(own.per_image)
     return found
-
-
-def _near_duplicates(
-    training: Sequence[np.ndarray],
-    pictures: Sequence[np.ndarray],
-    train_ids: np.ndarray,
-    test_ids: np.ndarray,
-    config: Config,
-) -> dict[str, Any]:
-    from afterimage.evaluation.duplicates import near_duplicates
-
-    return near_duplicates(
-        training, pictures, train_ids=list(train_ids), test_ids=list(test_ids),
-        threshold=config.near_duplicate,
-    )  # fmt: skip
-
-
-def _lint(inputs: Inputs, folder: Path, files: dict[str, str]) -> list[dict[str, Any]]:
-    """Check the split and the ledger of every fit against the trials themselves."""
-    from afterimage.evaluation.audit import leak_linter, normalisation_check, selection_check
-
-    fits = {"stimulus features": list(read_blocks(inputs.features, names=[])[0])}
-    cards = [load_card(path) for path in inputs.models]
-    for card in cards:
-        fits[f"decoder {card['decoder']}"] = card["fitted_on"]
-    if inputs.generator:
-        card = json.loads((inputs.generator / "training.json").read_text(encoding="utf-8"))
-        fits["generator"] = card["trained_on"]
-    with open_dataset(inputs.trials) as trials:
-        stimuli = trials["stimulus"].values.astype(str)
-        splits = trials["split"].values.astype(str)
-        repeats = trials["repeat"].values
-    paths = {name: folder / file for name, file in files.items()}
-    hashes = {
-        name: hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else f"absent {name}"
-        for name, path in paths.items()
-    }
-    made = [*inputs.models, *inputs.predictions, *inputs.images]
-    read = {
-        path.name: _sources(path)
-        for path in made
-        if entity(path, "desc") != "ceiling"  # made from the true features, on purpose
-    }
-    used = {name: sources for name, sources in read.items() if sources is not None}
-    return [
-        *leak_linter(stimuli, splits, fits=fits, repeats=repeats, image_hashes=hashes),
-        selection_check(used, inputs.test_features.name, unknown=sorted(set(read) - set(used))),
-        normalisation_check(
-            {card["decoder"]: is_transductive(card) for card in cards},
-            {card["decoder"]: set(card["fitted_on"]) for card in cards},
-            set(stimuli[splits == "test"]),
-        ),
-    ]
-
-
-def _sources(path: Path) -> list[str] | None:
-    """Return what a file was made from, as its sidecar says; None where there is no word of it."""
-    sidecar = path.with_suffix(".json")
-    if (
-        path.suffix == ".safetensors"
-    ):  # its sidecar is the decoder's card: the predictions' says it
-        return []
-    found = read_json(sidecar).get("Sources") if sidecar.is_file() else None
-    return None if found is None else [str(source) for source in found]
-
-
-def _split_facts(split: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Say whether whole groups of pictures were held out, and how many."""
-    groups: dict[str, set[str]] = {}
-    kind = next(
-        (row["held_out"] for row in split if row.get("held_out", "n/a") != "n/a"), "stimuli"
-    )
-    for row in split:
-        if row.get("group", "n/a") != "n/a":
-            groups.setdefault(row["group"], set()).add(row["split"])
-    return {
-        "held_out": kind,
-        "n_groups": len(groups),
-        "n_test_groups": sum("test" in used for used in groups.values()),
-        "n_crossing": sum(len(used) > 1 for used in groups.values()),
-    }
 
 
 def _noise_ceiling(trials: Path) -> float | None:
