@@ -126,9 +126,9 @@ def write_reports(root: Path, subjects: list[str] | None = None) -> list[Path]:
     subject_module = stage_module("report_subject")
     for subject in known if subjects is None else subjects:
         section = config.report_subject.model_copy(update=hidden)
-        path = root / f"sub-{subject}.html"
-        write_text(path, subject_module.build(root, subject, section))
-        written.append(path)
+        for path, page in subject_module.pages(root, subject, section).items():
+            write_text(path, page)
+            written.append(path)
     path = root / "group.html"
     group_section = config.report_group.model_copy(update=hidden)
     write_text(path, stage_module("report_group").build(root, group_section))

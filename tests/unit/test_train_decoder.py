@@ -60,7 +60,7 @@ def test_a_network_and_ridge_write_the_same_kind_of_files(tmp_path: Path, averag
         outputs = outputs_in(tmp_path / name)
         config = Config(decoders={name: settings}, tmin_s=0.0, average_training_repeats=average)
         run(inputs, outputs, config)
-        for source, n in (("brain", 10), ("shuffled", 10), ("mean", 1)):
+        for source, n in (("brain", 10), ("shuffled", 10), ("mean", 1), ("noise", 4)):
             ids, blocks = read_blocks(outputs.predictions, source)
             assert len(ids) == n
             assert blocks["clip"].shape == (n, 12)

@@ -15,6 +15,7 @@ rule evaluate:
         metrics="sub-{subject}/evaluation/sub-{subject}_metrics.tsv",
         per_image="sub-{subject}/evaluation/sub-{subject}_images.tsv",
         audit="sub-{subject}/evaluation/sub-{subject}_audit.json",
+        comparison="sub-{subject}/evaluation/sub-{subject}_comparison.tsv",
     log:
         "logs/evaluate/sub-{subject}.log",
     params:

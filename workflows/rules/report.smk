@@ -41,6 +41,7 @@ rule report_group:
     output:
         report=report("group.html", caption="../report/group.rst", category="Group"),
         metrics="group/metrics.tsv",
+        comparison="group/comparison.tsv",
     log:
         "logs/report_group/group.log",
     params:

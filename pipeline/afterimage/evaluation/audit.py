@@ -28,6 +28,8 @@ __all__ = [
     "mean_training_image",
     "near_duplicates",
     "nearest_training",
+    "normalisation_check",
+    "selection_check",
 ]
 
 CHUNK_ROWS = 2048
@@ -94,6 +96,50 @@ def leak_linter(
             _check("no identical image in two splits", same, f"{n_images} distinct images")
         )
     return checks
+
+
+def selection_check(
+    sources: Mapping[str, Sequence[str]], test_features: str, *, unknown: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Check that nothing that made or chose reconstructions was given the test pictures' features.
+
+    Parameters
+    ----------
+    sources : mapping of str to sequence of str
+        What each file of predictions or reconstructions was made from.
+    test_features : str
+        Name of the file of the features of the test pictures.
+    unknown : sequence of str
+        Files that say nothing of their sources.
+    """
+    told = [f"{name} was given {test_features}" for name, used in sources.items()
+            if any(test_features in source for source in used)]  # fmt: skip
+    told += [f"{name} does not say what it was made from" for name in unknown]
+    fine = f"{len(sources)} files, none made from {test_features}"
+    return _check("no ground truth in selection", told, fine)
+
+
+def normalisation_check(
+    transductive: Mapping[str, bool],
+    fitted_on: Mapping[str, set[str]],
+    test_stimuli: set[str],
+) -> dict[str, Any]:
+    """Check that no decoder standardises by statistics of the test set.
+
+    Parameters
+    ----------
+    transductive : mapping of str to bool
+        Whether a decoder says that its predictions are rescaled over the whole test set.
+    fitted_on : mapping of str to set of str
+        Stimuli that its means and scales were computed on.
+    test_stimuli : set of str
+    """
+    told = [f"{name} rescales its predictions over the test set" for name, yes in
+            transductive.items() if yes]  # fmt: skip
+    told += [f"statistics of {name} hold {stimulus}" for name, used in fitted_on.items()
+             for stimulus in sorted(used & test_stimuli)]  # fmt: skip
+    fine = f"{len(fitted_on)} decoders, means and scales from training trials only"
+    return _check("no test statistics in normalisation", told, fine)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from afterimage.errors import InputError
 
 COLUMNS = (
     *("subject", "label", "decoder", "method", "role", "metric", "value", "ci_low", "ci_high"),
@@ -61,6 +64,25 @@ METRICS: dict[str, Metric] = {
         "As twoway, against gallery images of the right image's own cluster only; 0.5 for whoever "
         "knows only the cluster.",
     ),
+    "rank": Metric(
+        False,
+        "gallery rank of the right image",
+        "Mean over reconstructions of (rank - 1) / (gallery - 1): 0 the first of the gallery, 1 the "
+        "last, 0.5 by chance; ties count against it. Exactly 1 - twoway of the same row.",
+    ),
+    "distance": Metric(
+        False,
+        "feature distance",
+        "Mean over images of scipy.spatial.distance.correlation of the features of image and "
+        "reconstruction: 1 - Pearson r.",
+    ),
+    "encoding_agreement": Metric(
+        True,
+        "encoding agreement",
+        "Responses that a linear encoding model, fitted on training trials, predicts for the "
+        "reconstructions: Pearson r over test images with the measured mean responses, by unit, mean "
+        "over the units of a region. The ceiling is the same for the true images.",
+    ),
     "retrieval_top1": Metric(
         True,
         "retrieval, first hit",
@@ -109,6 +131,7 @@ def protocol(
     direction: str | None = None,
     gallery: int | None = None,
     extra: Sequence[str] = (),
+    family: str = PROTOCOL,
 ) -> str:
     """Write down how a number was made; numbers of different protocols are not comparable.
 
@@ -118,7 +141,52 @@ def protocol(
         As in ``afterimage-1; native size; n=10; brain_to_image; gallery=10; repeats averaged;
         best-of-4 by predicted embedding``.
     """
-    parts = [PROTOCOL, size, f"n={n}"]
+    parts = [family, size, f"n={n}"]
     if direction is not None:
         parts += [direction, f"gallery={gallery}"]
     return "; ".join([*parts, f"repeats {repeats}", selection, *extra])
+
+
+def family_of(row: Mapping[str, Any]) -> str:
+    """Return the name of the protocol of a row, the first part of its ``protocol``."""
+    return str(row.get("protocol") or "").partition(";")[0].strip()
+
+
+def comparison_key(row: Mapping[str, Any]) -> tuple[str, str]:
+    """Return what two rows must share for their values to be averaged, compared or drawn together.
+
+    Returns
+    -------
+    metric, protocol : str
+        The protocol without what may differ between people: the number of test images, and for
+        metrics whose expectation does not depend on it the size of the gallery.
+    """
+    metric = str(row.get("metric"))
+    parts = [part.strip() for part in str(row.get("protocol") or "").split(";")]
+    free = ("n=",) if metric.startswith("retrieval") else ("n=", "gallery=")
+    return metric, "; ".join(part for part in parts if not part.startswith(free))
+
+
+def check_one_protocol(rows: Iterable[Mapping[str, Any]], doing: str) -> None:
+    """Refuse to put numbers of different metrics or protocols together.
+
+    Parameters
+    ----------
+    rows : iterable of mapping
+        Rows of ``metrics.tsv``.
+    doing : str
+        What would be done with them, for the message.
+
+    Raises
+    ------
+    InputError
+        If there are two.
+    """
+    keys = dict.fromkeys(comparison_key(row) for row in rows)
+    if len(keys) > 1:
+        raise InputError(
+            f"numbers of different protocols would be {doing}",
+            found=" | ".join(f"{metric}: {text}" for metric, text in list(keys)[:3]),
+            expected="one metric and one protocol",
+            fix="put rows together by afterimage.evaluation.metrics.comparison_key",
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,3 +101,59 @@ def seeded_split(
     order = np.random.default_rng(random_state).permutation(len(names))
     test = {names[index] for index in order[:n_test]}
     return {name: "test" if name in test else "train" for name in names}
+
+
+def grouped_split(
+    groups: Mapping[str, str], test_fraction: float, random_state: int
+) -> dict[str, str]:
+    """Split stimuli into ``train`` and ``test`` so that whole groups are on one side.
+
+    Groups come in random order, and one goes to the test set if that brings its size nearer to
+    what is wanted.
+
+    Parameters
+    ----------
+    groups : mapping of str to str
+        Group of every stimulus of the dataset, so that every subject gets the same split.
+    test_fraction : float
+        Share of stimuli wanted in the test set; at least one group is on either side.
+    random_state : int
+
+    Returns
+    -------
+    dict
+        Stimulus id to ``train`` or ``test``.
+    """
+    names = sorted(set(groups.values()))
+    if len(names) < 2:
+        raise ValueError("one group cannot be split")
+    sizes = {name: list(groups.values()).count(name) for name in names}
+    wanted, test = test_fraction * len(groups), set()
+    for index in np.random.default_rng(random_state).permutation(len(names)):
+        name, size = names[index], sum(sizes[other] for other in test)
+        nearer = abs(size + sizes[name] - wanted) < abs(size - wanted)
+        if nearer and len(test) < len(names) - 1:
+            test.add(name)
+    # Where every group is more than twice what is wanted, the smallest one is still nearest.
+    test = test or {min(names, key=lambda name: (sizes[name], name))}
+    return {name: "test" if group in test else "train" for name, group in groups.items()}
+
+
+def cluster_stimuli(features: np.ndarray, n_clusters: int, random_state: int) -> np.ndarray:
+    """Put stimuli into clusters by k-means on their standardised features.
+
+    Parameters
+    ----------
+    features : (n_stimuli, n_features)
+    n_clusters, random_state : int
+
+    Returns
+    -------
+    array of int, shape (n_stimuli,)
+    """
+    from sklearn.cluster import KMeans
+
+    values = np.asarray(features, np.float64).reshape(len(features), -1)
+    values = (values - values.mean(axis=0)) / np.maximum(values.std(axis=0), 1e-12)
+    model = KMeans(n_clusters=n_clusters, n_init=4, random_state=random_state).fit(values)
+    return np.asarray(model.labels_, np.int64)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from afterimage.evaluation.metrics import comparison_key
 from afterimage.reports import (
     comparison,
     connectivity_tables,
@@ -18,6 +19,7 @@ from afterimage.reports import (
     generated,
     meeg_tables,
     phenotypes,
+    protocol_tables,
     tables,
     text,
     verdict,
@@ -35,6 +37,7 @@ from afterimage.reports.labels import (
     label_title,
     metric,
     modality_title,
+    pipeline_rank,
 )
 from afterimage.reports.layout import lay_out, render
 from afterimage.reports.model import GroupReport, SubjectReport
@@ -66,6 +69,9 @@ def assemble_subject(report: SubjectReport) -> str:
         "decoding": _decoding,
         "gallery": _gallery,
         "scores": _scores,
+        "published": lambda report: protocol_tables.published_view(
+            report.published, report.metrics
+        ),
         "audit": _audit,
         "methods": _methods,
         "provenance": _provenance,
@@ -74,7 +80,7 @@ def assemble_subject(report: SubjectReport) -> str:
     panels = {name: build(report) for name, build in SUBJECT_FIGURES.items()}
     bodies = {name: build(report) for name, build in builders.items()}
     if report.without_pictures:
-        bodies |= dict.fromkeys(("gallery", "scores", "audit"))
+        bodies |= dict.fromkeys(("gallery", "scores", "published", "audit"))
         if not (report.conditions or report.condition_notes or report.timing):
             bodies["decoding"] = None
         if report.connectivity and report.responses is None:
@@ -126,6 +132,10 @@ def assemble_group(report: GroupReport) -> str:
         },
         "group_conditions": meeg_tables.group_conditions_view(report),
         "group_scores": {"table": scores, "n_left_out": n_left_out} if pictures else None,
+        "group_decoders": protocol_tables.comparison_view(
+            report.comparison, *_spoken_of(report.metrics, report.headline_metric)
+        ),
+        "published": protocol_tables.published_view(report.published, report.metrics),
         "group_subjects": comparison.view(report),
         "group_connectivity": connectivity_tables.group_view(report.connectivity),
         "group_factors": factored_view(report.factored),
@@ -146,7 +156,7 @@ def assemble_group(report: GroupReport) -> str:
         },
     }
     if report.connectivity and all(s.status == "connectivity only" for s in report.subjects):
-        bodies |= dict.fromkeys(("group_scores", "group_linter"))
+        bodies |= dict.fromkeys(("group_scores", "published", "group_linter"))
     panels = {name: build(report) for name, build in GROUP_FIGURES.items()}
     return render(
         title="Group",
@@ -253,9 +263,26 @@ def _scores(report: SubjectReport) -> dict[str, Any]:
     return {
         "table": tables.score_table(report.metrics, roles, "Every score of this subject"),
         "effect": verdict.method_effect(report),
+        "comparison": protocol_tables.comparison_view(report.comparison, *_headline_of(report)),
         "why": report.unscored,
         "glossary": [METRICS[name] for name in METRICS if name in names],
     }
+
+
+def _headline_of(report: SubjectReport) -> tuple[str, str]:
+    """Return method and metric of the row that the verdict speaks of."""
+    row = verdict.headline(report)
+    return ("", "") if row is None else (str(row.get("method") or ""), str(row["metric"]))
+
+
+def _spoken_of(rows: Sequence[Mapping[str, Any]], wanted: str) -> tuple[str, str]:
+    """Return the last method of the pipeline and the first metric that the group report names."""
+    made = [row for row in rows if row.get("role") == "reconstruction"]
+    if not made:
+        return "", ""
+    names = {str(row.get("metric")) for row in made}
+    name = next((n for n in (wanted, "twoway_clip", "twoway_pixels", "pixcorr") if n in names), "")
+    return str(max(made, key=pipeline_rank).get("method") or ""), name
 
 
 def _audit(report: SubjectReport) -> dict[str, Any]:
@@ -308,15 +335,18 @@ def _group_means(report: GroupReport) -> list[tuple[str, str, str]]:
     if not name:
         return []
     kinds = {subject.subject: modality_title(subject.modality) for subject in report.subjects}
-    means: dict[str, dict[str, list[float]]] = {}
+    means: dict[tuple[str, tuple[str, str]], dict[str, list[float]]] = {}
     for row in rows:
         value = tables.as_number(row.get("value"))
         if row.get("metric") == name and value is not None:
             kind = kinds.get(str(row.get("subject")), "")
-            means.setdefault(str(row["label"]), {}).setdefault(kind, []).append(value)
+            # Numbers of two protocols get two means: never one of both.
+            key = (str(row["label"]), comparison_key(row))
+            means.setdefault(key, {}).setdefault(kind, []).append(value)
     described, decoders = metric(name), decoders_of(rows)
+    several = {label for label, _ in means if [key[0] for key in means].count(label) > 1}
     found = []
-    for label, values in means.items():
+    for (label, (_, protocol)), values in means.items():
         counts = ", ".join(str(len(own)) for own in values.values())
         one = len(values) == 1
         told = [
@@ -327,7 +357,8 @@ def _group_means(report: GroupReport) -> list[tuple[str, str, str]]:
             (
                 f"{label_title(label, decoders)}, {inline(described.title)}",
                 " · ".join(told),
-                f"{'mean' if one else 'means'} of {counts} subject{'' if counts == '1' else 's'}",
+                f"{'mean' if one else 'means'} of {counts} subject{'' if counts == '1' else 's'}"
+                + (f" ({protocol})" if label in several else ""),
             )
         )
     return found

@@ -21,10 +21,11 @@ _MODALITIES = {"fmri": "fMRI", "spikes": "spikes", "n/a": ""}
 _SOURCES = {
     "shuffledBrain": "Shuffled brain",
     "meanBrain": "Mean brain",
+    "noiseBrain": "Noise only",
     "ceiling": "Generator ceiling",
     "generatorCeiling": "Generator ceiling",
 }
-_BASE_ORDER = ("pixcorr", "mse", "ssim", "twoway", "retrieval")
+_BASE_ORDER = ("pixcorr", "mse", "ssim", "twoway", "rank", "distance", "retrieval", "encoding")
 METRICS = {
     "pixcorr": (
         "Pixel correlation",
@@ -39,6 +40,22 @@ METRICS = {
         "Two-way identification",
         "How often the reconstruction is closer to its own image than to another test image.",
     ),
+    "rank": (
+        "Gallery rank",
+        "Rank of the right image among all test images, 0 the first and 1 the last, mean over images: "
+        "exactly 1 less two-way identification.",
+    ),
+    "encoding": (
+        "Agreement with the brain",
+        "A linear model of each unit, fitted on training trials, predicts responses to the "
+        "reconstructions: correlation with the measured ones over test images, mean over units of a "
+        "region.",
+    ),
+    "distance": (
+        "Feature distance",
+        "1 less the correlation of the features of the seen and the reconstructed image, mean over "
+        "images.",
+    ),
     "retrieval": (
         "Retrieval",
         "How often the right image is among the k nearest of all test images.",
@@ -46,6 +63,12 @@ METRICS = {
 }
 #: Start of the label of an audit row, its title, and what it tells.
 AUDIT_ROWS = (
+    (
+        "noiseBrain",
+        "Noise instead of a brain",
+        "Random numbers with the mean and spread of each unit go through the same decoder and "
+        "generator. What this scores, no brain is needed for.",
+    ),
     (
         "shuffledBrain",
         "Shuffled brain",
@@ -124,17 +147,29 @@ def metric(name: str) -> Metric:
         within = rest.startswith("within_cluster")
         encoder = _encoder_title(rest.removeprefix("within_cluster").lstrip("_"))
         title += f"{' within a cluster' if within else ''}{', ' if encoder else ''}{encoder}"
+    elif base in ("rank", "distance") and rest:
+        title += f", {_encoder_title(rest)}"
+    elif name.startswith("encoding_agreement"):
+        region = name.removeprefix("encoding_agreement").lstrip("_")
+        title += ", all units" if region == "all" else f", {region}"
     elif match := re.fullmatch(r"retrieval_top(\d+)_?(.*)", name):
         backward = match.group(2).endswith("image_to_brain")
         of = re.sub(r"_?(image_to_brain|brain_to_image)$", "", match.group(2))
         encoder = f", {_encoder_title(of)}" if of else ""
         arrow = "image → brain" if backward else "brain → image"
         title += f", top {match.group(1)}{encoder} ({arrow})"
-    return Metric(name, title, explanation, base == "mse", base in ("twoway", "retrieval"))
+    lower = base in ("mse", "rank", "distance")
+    return Metric(name, title, explanation, lower, base in ("twoway", "retrieval"))
 
 
 def _encoder_title(encoder: str) -> str:
-    known = {"clip": "CLIP", "vae": "VAE latents", "dinov2": "DINOv2", "dino": "DINO"}
+    if encoder.startswith("standin_"):
+        return f"{_encoder_title(encoder.removeprefix('standin_'))} (stand-in)"
+    known = {
+        "alexnet2": "AlexNet(2)", "alexnet5": "AlexNet(5)", "inception": "Inception",
+        "cliplarge": "CLIP ViT-L/14", "efficientnet": "EfficientNet-B1", "swav": "SwAV",
+    }  # fmt: skip
+    known |= {"clip": "CLIP", "vae": "VAE latents", "dinov2": "DINOv2", "dino": "DINO"}
     return known.get(encoder, encoder.replace("_", " "))
 
 
@@ -192,9 +227,17 @@ def label_title(label: str, decoders: Sequence[str] = ()) -> str:
 
 
 def main_metrics(names: Iterable[str]) -> list[str]:
-    """Leave out the metrics that are for the tables only: within a cluster, and top 5."""
+    """Leave out the metrics that are for the tables only: within a cluster, top 5, single regions.
+
+    So is the rank, which says what two-way identification says.
+    """
     ordered = metric_order(names)
-    return [n for n in ordered if "within_cluster" not in n and "_top5" not in n] or ordered
+    kept = [
+        name for name in ordered
+        if "within_cluster" not in name and "_top5" not in name and not name.startswith("rank")
+        and (not name.startswith("encoding_") or name == "encoding_agreement_all")
+    ]  # fmt: skip
+    return kept or ordered
 
 
 def is_shuffled(label: str) -> bool:

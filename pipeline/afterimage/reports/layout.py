@@ -101,6 +101,7 @@ def render(
     report: SubjectReport | GroupReport,
     sections: Sequence[Section],
     up: str,
+    up_title: str = "Group report",
 ) -> str:
     """Write the page, with its style, script and the digest that alone lets the script run."""
     environment = _environment()
@@ -112,6 +113,7 @@ def render(
         report=report,
         sections=sections,
         up=up,
+        up_title=up_title,
         script=script,
         script_digest=digest,
         style=environment.get_template("style.css.jinja").render(),

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from afterimage.evaluation.published import Match
 from afterimage.reports.connectivity import Connectivity
 from afterimage.reports.dynamic import Dynamic
 from afterimage.reports.factors import Factored
@@ -161,7 +162,11 @@ class Audit:
     cluster_oracle : mapping, optional
         ``{"k": int, "expected_twoway": float, ...}``; other keys are listed as they are.
     gallery : Gallery, optional
-        Shuffled-brain and mean-brain pictures beside the real ones.
+        Shuffled-brain, mean-brain and noise-only pictures beside the real ones.
+    split : mapping
+        How test pictures were chosen: ``held_out``, ``n_groups``, ``n_test_groups``.
+    without_duplicates : mapping
+        label -> metric -> value over the test pictures that are no near duplicates.
     """
 
     leak_linter: Sequence[Mapping[str, Any]] = ()
@@ -169,6 +174,30 @@ class Audit:
     near_duplicate_rule: str = ""
     cluster_oracle: Mapping[str, Any] | None = None
     gallery: Gallery | None = None
+    split: Mapping[str, Any] = field(default_factory=dict)
+    without_duplicates: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Published:
+    """Scores of published protocols, and scores from papers.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+        Rows of ``metrics.tsv`` of other protocols than our own.
+    networks : mapping
+        ``protocols`` of the audit file: by protocol which network was used for each metric.
+    matches : sequence of afterimage.evaluation.published.Match
+        Scores from papers with ours, or why not.
+    dataset : str
+        Name of the dataset that was imported, or empty.
+    """
+
+    rows: Sequence[Row] = ()
+    networks: Mapping[str, Any] = field(default_factory=dict)
+    matches: Sequence[Match] = ()
+    dataset: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,6 +254,12 @@ class SubjectReport:
     without_pictures : bool
         The dataset has no pictures, only names of stimuli or categories: nothing could be
         reconstructed, and the page has no section about it.
+    published : Published
+        What is said of published protocols and scores.
+    comparison : sequence of Row
+        As in ``evaluation/sub-XX_comparison.tsv``: decoders against each other.
+    audit_href : str
+        Relative link to the page of the audit; empty where there is none.
     headline_label, headline_metric : str
         Row the verdict speaks of; default: the last method of the pipeline that ran, in the first
         of twoway_clip, any twoway, pixcorr. Never chosen by its score.
@@ -267,6 +302,9 @@ class SubjectReport:
     headline_label: str = ""
     headline_metric: str = ""
     audit: Audit | None = None
+    published: Published = field(default_factory=Published)
+    comparison: Sequence[Row] = ()
+    audit_href: str = ""
     stages: Sequence[StageRun] = ()
     errors: Sequence[StageError] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -321,7 +359,11 @@ class GroupReport:
     subjects : sequence of GroupSubject
         All of them, the failed ones too.
     metrics : sequence of Row
-        The rows of all subjects, with ``subject`` filled in.
+        The rows of all subjects, with ``subject`` filled in; of our own protocol only.
+    published : Published
+        The rows of other protocols, and scores from papers.
+    comparison : sequence of Row
+        As in ``group/comparison.tsv``: decoders against each other, over people.
     generated : sequence of Row
         As in ``group/generative.tsv``.
     generated_values : (array, array), optional
@@ -358,6 +400,8 @@ class GroupReport:
 
     subjects: Sequence[GroupSubject]
     metrics: Sequence[Row] = ()
+    published: Published = field(default_factory=Published)
+    comparison: Sequence[Row] = ()
     leak_linter: Sequence[Mapping[str, Any]] = ()
     conditions: Sequence[ConditionScore] = ()
     condition_notes: Sequence[str] = ()

@@ -140,6 +140,22 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Check:
+    """One row of the audit, for a reviewer.
+
+    `state` is ``pass``, ``warn``, ``fail`` or ``not run``; `found` holds whole sentences.
+    """
+
+    id: str
+    title: str
+    checked: str
+    why: str
+    found: tuple[str, ...]
+    state: str
+    verdict: str
+
+
+@dataclass(frozen=True)
 class Section:
     """A section of the page: the question it answers, its figures, and what its template needs."""
 

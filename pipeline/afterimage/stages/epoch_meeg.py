@@ -29,6 +29,7 @@ from afterimage.preprocess.meeg.epochs import (
     place_epochs,
 )
 from afterimage.settings import StageConfig
+from afterimage.stages.held_out import HeldOut
 from afterimage.stages.runner import record_skipped
 from afterimage.stages.scan_trials import Scan, Split, split_scans
 from afterimage.stages.stimuli import count_splits, trial_coordinates, write_split
@@ -74,6 +75,7 @@ class Config(StageConfig):
         default=[],
         description="runs held out for test, as in ses-01_run-03 or run-03 or ses-02; empty: by stimulus",
     )
+    held_out: HeldOut = Field(HeldOut(), description="what is held out for test together")
     test_fraction: float = Field(
         0.2, gt=0, lt=1, description="share of stimuli to test on, where the dataset has no split"
     )

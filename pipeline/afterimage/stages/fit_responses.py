@@ -22,6 +22,7 @@ from afterimage.preprocess.fmri.design import RunDesign
 from afterimage.preprocess.fmri.estimators.ridge_glm import RidgeGlmSettings
 from afterimage.preprocess.fmri.registry import ESTIMATORS
 from afterimage.settings import StageConfig
+from afterimage.stages.held_out import HeldOut
 from afterimage.stages.response_maps import (
     describe_responses,
     label_rois,
@@ -92,6 +93,7 @@ class Config(StageConfig):
         "none",
         description="session: each voxel by mean and deviation of the session's training trials",
     )
+    held_out: HeldOut = Field(HeldOut(), description="what is held out for test together")
     test_fraction: float = Field(
         0.2, gt=0, lt=1, description="share of stimuli to test on, where the dataset has no split"
     )

@@ -19,6 +19,7 @@ from afterimage.io.trials import write_trials
 from afterimage.preprocess.reliability import Reliability, over_times
 from afterimage.preprocess.responses import scan_responses
 from afterimage.settings import StageConfig
+from afterimage.stages.held_out import HeldOut, hold_out
 from afterimage.stages.stimuli import (
     assign_split,
     count_splits,
@@ -42,6 +43,7 @@ class Config(StageConfig):
     test_fraction: float = Field(
         0.2, gt=0, lt=1, description="share of stimuli to test on, where the dataset has no split"
     )
+    held_out: HeldOut = Field(HeldOut(), description="what is held out for test together")
     min_training_trials: int = Field(
         10, ge=2, description="a subject with fewer training trials than this is refused"
     )
@@ -80,6 +82,12 @@ def run(
     stimuli = read_stimuli(inputs.stimuli_table, folder, trials, where)
     table = read_tsv(inputs.stimuli_table)
     if any(row["file"] != "n/a" for row in table):
+        seed = config.random_state or 0
+        everything = {row["stimulus_id"]: row for row in table} | stimuli
+        grouped = hold_out(
+            config.held_out, everything, folder, str(inputs.stimuli_table),
+            test_fraction=config.test_fraction, random_state=seed,
+        )  # fmt: skip
         split = assign_split(
             trials,
             stimuli,
@@ -87,7 +95,8 @@ def run(
             (where, str(inputs.stimuli_table)),
             test_fraction=config.test_fraction,
             min_training_trials=config.min_training_trials,
-            random_state=config.random_state or 0,
+            random_state=seed,
+            grouped=grouped,
         )
         splits = np.array([split[row["stimulus_id"]] for row in trials])
     else:

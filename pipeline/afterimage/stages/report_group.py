@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from afterimage.bids.names import derivative_root
+from afterimage.evaluation import decoder_comparison
 from afterimage.evaluation.metrics import COLUMNS
 from afterimage.io.arrays import open_dataset
 from afterimage.io.atomic import write_text
@@ -36,10 +37,11 @@ from afterimage.stages import (
 from afterimage.stages.report_connectivity import read_group_connectivity
 from afterimage.stages.report_factors import read_factors
 from afterimage.stages.report_pretraining import read_pretraining
+from afterimage.stages.report_published import own_and_other, read_published
 from afterimage.stages.report_time import read_condition_notes, read_conditions, read_timing
 from afterimage.stages.report_tokenizers import read_token_models, read_tokenizers
 
-VERSION = 6
+VERSION = 7
 CITES = ("molder2021", "gorgolewski2016")
 
 #: Connections whose distribution is drawn, at most.
@@ -85,6 +87,7 @@ class Outputs:
 
     report: Path
     metrics: Path
+    comparison: Path
 
 
 def run(
@@ -92,7 +95,9 @@ def run(
 ) -> None:
     """Write the group report and ``group/metrics.tsv``."""
     root = derivative_root(outputs.report)
-    write_tsv(outputs.metrics, _rows(inputs.metrics), COLUMNS)
+    rows = _rows(inputs.metrics)
+    write_tsv(outputs.metrics, rows, COLUMNS)
+    write_tsv(outputs.comparison, _compared_decoders(root, rows), decoder_comparison.COLUMNS)
     write_text(outputs.report, build(root, config))
 
 
@@ -132,6 +137,12 @@ def build(root: Path, config: Config) -> str:
     factored = read_factors(root)
     tokenizers = read_tokenizers(root / "group" / "tokenizers")
     token_models = read_token_models(root / "group" / "tokenmodels")
+    own, other = own_and_other(_rows(metrics))
+    audits = [
+        report_stages.optional_json(root / f"sub-{s}" / "evaluation" / f"sub-{s}_audit.json")
+        for s in labels
+    ]
+    n_trials = {s.subject: s.n_train_trials or -1 for s in subjects}
     group_stages = [
         StageRun(name, module.VERSION, cites=module.CITES)
         for name, module, made in (
@@ -148,7 +159,9 @@ def build(root: Path, config: Config) -> str:
     return assemble_group(
         model.GroupReport(
             subjects=subjects,
-            metrics=_rows(metrics),
+            metrics=own,
+            published=read_published(other, audits, n_trials, report_stages.dataset_of(root)),
+            comparison=_compared_decoders(root, own),
             conditions=read_conditions(root / "group" / "conditions.tsv"),
             condition_notes=read_condition_notes(root / "group" / "conditions.tsv"),
             connectivity=connectivity,
@@ -193,6 +206,13 @@ def _rows(paths: Iterable[Path]) -> list[Row]:
     return [
         row for path in paths for row in read_tsv(path, required=("subject", "label", "metric"))
     ]
+
+
+def _compared_decoders(root: Path, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Compare decoders over people of the same modality."""
+    kinds = {row["subject"]: row.get("modality", "n/a") for row in report_stages.read_rows(root)}
+    told = [{**row, "modality": kinds.get(row["subject"], "n/a")} for row in rows]
+    return decoder_comparison.compare_over_people(told)
 
 
 def _compared(

@@ -134,12 +134,14 @@ def audit_record(
         near_duplicate_rule=f"correlation of grey thumbnails (16 and 32 px, also mirrored and "
         f"shifted) of at least {found['threshold']}",
         cluster_oracle=audit.get("cluster_oracle"),
+        split=audit.get("split") or {},
+        without_duplicates=audit.get("without_duplicates") or {},
         gallery=_control_gallery(folder, name, bids_dir),
     )
 
 
 def _control_gallery(folder: Path, name: str, bids_dir: Path | None) -> model.Gallery | None:
-    """Show what the same generator makes of a shuffled and of a mean brain."""
+    """Show what the same generator makes of a shuffled and of a mean brain, and of noise."""
     for path in sorted((folder / "recon").glob(f"{name}_desc-*_recon.nc")):
         if not {"brain", "shuffled", "mean"} <= set(groups_of(path)):
             continue
@@ -154,6 +156,10 @@ def _control_gallery(folder: Path, name: str, bids_dir: Path | None) -> model.Ga
             camel_case("shuffled_brain", method): [shuffled[method][row] for row in rows],
             camel_case("mean_brain", method): [mean[method][0] for _ in rows],
         }
+        if "noise" in groups_of(path):
+            _, noise = _stacks(path, "noise")
+            made = noise[method]
+            columns[camel_case("noise_brain", method)] = [made[row % len(made)] for row in rows]
         names = [ids[row] for row in rows]
         seen = _pictures(folder / f"{name}_split.tsv", bids_dir, names)
         complete = seen if seen and set(names) <= set(seen) else None

@@ -18,6 +18,7 @@ from afterimage.stages.report_connectivity import read_connectivity
 from afterimage.stages.report_dynamic import read_dynamics
 from afterimage.stages.report_meeg import read_recordings
 from afterimage.stages.report_pictures import audit_record, gallery
+from afterimage.stages.report_published import own_and_other, read_comparison, read_published
 from afterimage.stages.report_recordings import counts, exclusions, read_fits, read_responses
 from afterimage.stages.report_scans import read_scans
 from afterimage.stages.report_stages import (
@@ -33,7 +34,7 @@ from afterimage.stages.report_stages import (
 )
 from afterimage.stages.report_time import read_condition_notes, read_conditions, read_timing
 
-VERSION = 2
+VERSION = 3
 CITES = ("molder2021", "gorgolewski2016")
 
 
@@ -85,11 +86,14 @@ def run(
     """Write the report of the subject that the page is named after."""
     root = derivative_root(outputs.report)
     subject = unit_of(outputs.report).removeprefix("sub-")
-    write_text(outputs.report, build(root, subject, config))
+    for path, page in pages(root, subject, config).items():
+        write_text(path, page)
 
 
-def build(root: Path, subject: str, config: Config) -> str:
-    """Return the HTML of one subject's report from what lies in the output dataset.
+def pages(root: Path, subject: str, config: Config) -> dict[Path, str]:
+    """Return the HTML of one subject's report, and of its audit where there is one, by path.
+
+    The page of the audit lies beside the report, which links to it.
 
     Parameters
     ----------
@@ -101,10 +105,34 @@ def build(root: Path, subject: str, config: Config) -> str:
 
     Returns
     -------
-    str
+    dict
+        Path of the page to its HTML.
     """
     from afterimage.reports.assemble import assemble_subject
+    from afterimage.reports.audit_page import assemble_audit
 
+    report = read_report(root, subject, config)
+    made = {root / f"sub-{subject}.html": assemble_subject(report)}
+    if report.audit_href:
+        made[root / report.audit_href] = assemble_audit(report, f"sub-{subject}.html#audit")
+    return made
+
+
+def read_report(root: Path, subject: str, config: Config) -> model.SubjectReport:
+    """Collect one subject's report from what lies in the output dataset.
+
+    Parameters
+    ----------
+    root : Path
+        The output dataset.
+    subject : str
+        Label without ``sub-``.
+    config : Config
+
+    Returns
+    -------
+    SubjectReport
+    """
     name = f"sub-{subject}"
     folder = root / name
     rows = read_rows(root, subject)
@@ -143,19 +171,22 @@ def build(root: Path, subject: str, config: Config) -> str:
         facts=facts(config.sections) | counts(quality),
     )
     if not has_pictures(rows):
-        return assemble_subject(replace(report, without_pictures=True))
+        return replace(report, without_pictures=True)
     metrics_file = folder / "evaluation" / f"{name}_metrics.tsv"
+    own, other = own_and_other(read_tsv(metrics_file) if metrics_file.is_file() else [])
+    n_trials = (quality or {}).get("n_trials", {}).get("train", -1)
     audit = optional_json(folder / "evaluation" / f"{name}_audit.json")
     absent = bool(audit) and not (audit or {}).get("n_test_pictures")
-    return assemble_subject(
-        replace(
-            report,
-            fits=read_fits(folder, name),
-            gallery=gallery(folder, name, bids_dir, config.n_gallery_rows),
-            metrics=read_tsv(metrics_file) if metrics_file.is_file() else [],
-            unscored="the test images are absent" if absent else "",
-            audit=audit_record(folder, name, audit, bids_dir),
-            headline_label=config.headline_label,
-            headline_metric=config.headline_metric,
-        )
+    return replace(
+        report,
+        fits=read_fits(folder, name),
+        gallery=gallery(folder, name, bids_dir, config.n_gallery_rows),
+        metrics=own,
+        published=read_published(other, [audit], {subject: n_trials}, bids_dir),
+        comparison=read_comparison(folder / "evaluation" / f"{name}_comparison.tsv"),
+        audit_href=f"{name}_audit.html" if audit and own else "",
+        unscored="the test images are absent" if absent else "",
+        audit=audit_record(folder, name, audit, bids_dir),
+        headline_label=config.headline_label,
+        headline_metric=config.headline_metric,
     )

@@ -20,9 +20,10 @@ from afterimage.bids.events import (
 )
 from afterimage.bids.names import unit_of
 from afterimage.bids.stimuli import read_stimulus_table, stimulus_id
-from afterimage.errors import AfterimageError, InputError
+from afterimage.errors import AfterimageError, ConfigError, InputError
 from afterimage.io.series import Series, open_series
 from afterimage.io.tables import Row, read_tsv
+from afterimage.stages.held_out import hold_out
 from afterimage.stages.runner import record_skipped
 from afterimage.stages.stimuli import assign_split
 
@@ -215,14 +216,27 @@ def split_scans(
     table = read_stimulus_table(inputs.dataset.parent)
     stimuli = {name: _stimulus(name, file, table) for name, file in files.items()}
     if any(row["file"] != "n/a" for row in stimuli.values()):
+        folder = inputs.dataset.parent / "stimuli"
+        everything = table or dict(_pictures(folder))
+        grouped = hold_out(
+            config.held_out, dict(everything) | stimuli, folder,
+            str(inputs.stimuli_table or "the table of stimuli"),
+            test_fraction=config.test_fraction, random_state=config.random_state or 0,
+        )  # fmt: skip
+        if grouped and config.test_runs:
+            raise ConfigError(
+                "two settings say what is held out", where=stage,
+                found="held_out.kind and test_runs", expected="one of them",
+            )  # fmt: skip
         by_stimulus = assign_split(
             rows,
             stimuli,
-            table or _pictures(inputs.dataset.parent / "stimuli"),
+            everything,
             (f"{subject}, its events", str(inputs.stimuli_table or "the table of stimuli")),
             test_fraction=config.test_fraction,
             min_training_trials=config.min_training_trials,
             random_state=config.random_state or 0,
+            grouped=grouped,
         )
         for row in rows:
             row["split"] = by_stimulus[row["stimulus_id"]]
@@ -250,11 +264,12 @@ def _stimulus(name: str, file: str, table: dict[str, Row]) -> Row:
     return {**known, "stimulus_id": name, "file": file if listed == "n/a" else listed}
 
 
-def _pictures(folder: Path) -> Iterator[str]:
-    """Yield the ids of all pictures of the dataset, so that a seeded split is the same for all."""
+def _pictures(folder: Path) -> Iterator[tuple[str, Row]]:
+    """Yield the ids and files of all pictures of the dataset, so that a seeded split is the same for all."""
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in PICTURES:
-            yield stimulus_id(path.relative_to(folder).as_posix())
+            file = path.relative_to(folder).as_posix()
+            yield stimulus_id(file), {"stimulus_id": stimulus_id(file), "file": file}
 
 
 def _is_test_run(scan: Scan, wanted: Sequence[str]) -> bool:

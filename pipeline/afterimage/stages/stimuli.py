@@ -84,6 +84,7 @@ def assign_split(
     test_fraction: float,
     min_training_trials: int,
     random_state: int,
+    grouped: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """Give each stimulus its split: the trials' own first, then the table's, else a seeded one.
 
@@ -99,6 +100,8 @@ def assign_split(
         Names of the trials (subject and file) and of the table of stimuli, for messages.
     test_fraction, min_training_trials, random_state
         As in the stage's settings.
+    grouped : dict, optional
+        Stimulus id to split, where whole groups are held out: then nothing else says it.
 
     Returns
     -------
@@ -113,7 +116,9 @@ def assign_split(
     split: dict[str, str] = {}
     by_trial = any(row.get("split", "n/a") != "n/a" for row in trials) or "split" in trials[0]
     by_stimulus = any(row.get("split", "n/a") != "n/a" for row in stimuli.values())
-    if by_trial or by_stimulus:
+    if grouped is not None:
+        split = {name: grouped[name] for name in stimuli}
+    elif by_trial or by_stimulus:
         split = _stated_split(trials, stimuli, where, by_stimulus)
     else:
         names = set(everything)

@@ -26,8 +26,10 @@ from afterimage.io.trials import average_repeats, open_reader, read_layout, read
 from afterimage.io.weights import save_weights
 from afterimage.settings import StageConfig
 
-VERSION = 3
+VERSION = 4
 CITES = ("duprelatour2022",)
+#: Patterns of noise that are decoded: what a decoder and a generator make of no brain at all.
+N_NOISE = 4
 
 if TYPE_CHECKING:
     Decoder = Any  # built below from the registry, which a type checker cannot follow
@@ -76,11 +78,11 @@ class Outputs:
 def run(
     inputs: Inputs, outputs: Outputs, config: Config, *, threads: int = 1, device: str = "cpu"
 ) -> None:
-    """Fit, save, and predict for the brain and for two controls.
+    """Fit, save, and predict for the brain and for three controls.
 
     The controls go through the same decoder: ``shuffled``, every unit's test responses shuffled
-    across stimuli on its own (what is left is each unit's distribution), and ``mean``, the mean
-    training response.
+    across stimuli on its own (what is left is each unit's distribution), ``mean``, the mean
+    training response, and ``noise``, Gaussian noise with mean and deviation of each unit in training.
     """
     if len(config.decoders) != 1:
         raise ConfigError(
@@ -108,7 +110,7 @@ def run(
             folder = work / name / _fingerprint(settings.model_dump(mode="json"), stimuli, config)
             options = {"device": device, "checkpoint_folder": folder}
         decoder.fit(responses, features, stimuli, held_out=set(test_stimuli), **extra, **options)
-        mean = _mean(responses)
+        moments = _moments(responses)
     save_weights(
         outputs.model,
         decoder.state(),
@@ -121,21 +123,30 @@ def run(
             "cross_validation": _plain(decoder.cross_validation_),
         },
     )
-    sources = _sources(test, test_stimuli, mean, random_state)
+    sources = _sources(test, test_stimuli, moments, random_state)
     _write_predictions(outputs, decoder, name, sources, inputs.features, extra)
     shutil.rmtree(work / name, ignore_errors=True)
 
 
 def _sources(
-    test: np.ndarray, test_stimuli: np.ndarray, mean: np.ndarray, random_state: int
+    test: np.ndarray,
+    test_stimuli: np.ndarray,
+    moments: tuple[np.ndarray, np.ndarray],
+    random_state: int,
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Patterns that are decoded, and their names: the brain's and the two controls'."""
+    """Patterns that are decoded, and their names: the brain's and the three controls'."""
     average, test_names, _ = average_repeats(test, test_stimuli)
     rng = np.random.default_rng(random_state)
+    mean, deviation = moments
+    drawn = np.random.default_rng([random_state, 1]).standard_normal((N_NOISE, mean.shape[1]))
     return {
         "brain": (average, test_names),
         "shuffled": (rng.permuted(average, axis=0), test_names),
         "mean": (mean, np.array(["mean"])),
+        "noise": (
+            (mean + deviation * drawn).astype(np.float32),
+            np.array([f"noise{number}" for number in range(N_NOISE)]),
+        ),
     }
 
 
@@ -182,15 +193,18 @@ def _rows_of(names: np.ndarray, stimuli: np.ndarray) -> np.ndarray:
     return np.array([rows[stimulus] for stimulus in stimuli])
 
 
-def _mean(responses: Any, n_trials: int = 256) -> np.ndarray:
-    """Mean response, (1, n_values), read in pieces."""
+def _moments(responses: Any, n_trials: int = 256) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of the responses, (1, n_values) each, read in pieces."""
     if isinstance(responses, np.ndarray):
-        mean: np.ndarray = responses.mean(axis=0, keepdims=True)
-        return mean
+        return responses.mean(axis=0, keepdims=True), responses.std(axis=0, keepdims=True)
     n = responses.shape[0]
-    pieces = (np.arange(i, min(i + n_trials, n)) for i in range(0, n, n_trials))
-    total = sum(responses[piece].sum(0, dtype=np.float64) for piece in pieces)
-    return np.asarray(total / n, np.float32)[None]
+    total = squares = np.zeros(1)
+    for start in range(0, n, n_trials):
+        part = responses[np.arange(start, min(start + n_trials, n))].astype(np.float64)
+        total, squares = total + part.sum(0), squares + (part**2).sum(0)
+    mean = total / n
+    deviation = np.sqrt(np.maximum(squares / n - mean**2, 0))
+    return np.asarray(mean, np.float32)[None], np.asarray(deviation, np.float32)[None]
 
 
 def _fingerprint(settings: Mapping[str, Any], stimuli: np.ndarray, config: Config) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
 
+from afterimage.evaluation.metrics import comparison_key
 from afterimage.reports.figures.dots import ROLES, ROW_HEIGHT_IN, finish_rows
 from afterimage.reports.figures.style import Theme, new_axes, to_svg
 from afterimage.reports.labels import (
@@ -17,7 +18,7 @@ from afterimage.reports.labels import (
     main_metrics,
     metric,
 )
-from afterimage.reports.model import GroupReport
+from afterimage.reports.model import GroupReport, Row
 from afterimage.reports.page import Panel
 
 MAX_DOTS = 60
@@ -66,23 +67,42 @@ def subject_panels(report: GroupReport) -> list[Panel]:
     """One panel a metric: all subjects and their mean for each label."""
     reconstructions = [row for row in report.metrics if row.get("role") == "reconstruction"]
     panels = []
+    decoders = decoders_of(report.metrics)
     for name in main_metrics(str(row["metric"]) for row in reconstructions):
-        collected: dict[str, list[float]] = {}
-        kinds: dict[str, str] = {}
-        chances: list[float] = []
-        for row in report.metrics:
-            kind, value = ROLES.get(str(row.get("role"))), as_number(row.get("value"))
-            if row.get("metric") != name or kind is None or value is None:
-                continue
-            if row.get("role") == "prediction":
-                continue
-            collected.setdefault(str(row.get("label")), []).append(value)
-            kinds[str(row.get("label"))] = kind
-            chance = as_number(row.get("chance"))
-            if chance is not None and row.get("role") == "reconstruction":
-                chances.append(chance)
-        panels.append(_panel(name, collected, kinds, chances, decoders_of(report.metrics)))
+        parts = _by_size(row for row in report.metrics if row.get("metric") == name)
+        for size, rows in parts.items():
+            panels.append(_one_panel(name, rows, decoders, size if len(parts) > 1 else ""))
     return panels
+
+
+def _by_size(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """Rows whose values may stand on one axis and be averaged: of one protocol and size.
+
+    How a reconstruction was chosen differs between labels, which are rows of the panel of their own.
+    """
+    parts: dict[str, list[Row]] = {}
+    for row in rows:
+        _, text = comparison_key(row)
+        size = "; ".join(part.strip() for part in text.split(";")[:2])
+        gallery = [part.strip() for part in text.split(";") if "gallery=" in part]
+        parts.setdefault("; ".join([size, *gallery]), []).append(row)
+    return parts
+
+
+def _one_panel(name: str, rows: Sequence[Row], decoders: Sequence[str], told: str) -> Panel:
+    collected: dict[str, list[float]] = {}
+    kinds: dict[str, str] = {}
+    chances: list[float] = []
+    for row in rows:
+        kind, value = ROLES.get(str(row.get("role"))), as_number(row.get("value"))
+        if kind is None or value is None or row.get("role") == "prediction":
+            continue
+        collected.setdefault(str(row.get("label")), []).append(value)
+        kinds[str(row.get("label"))] = kind
+        chance = as_number(row.get("chance"))
+        if chance is not None and row.get("role") == "reconstruction":
+            chances.append(chance)
+    return _panel(name, collected, kinds, chances, decoders, told)
 
 
 def _panel(
@@ -91,6 +111,7 @@ def _panel(
     kinds: Mapping[str, str],
     chances: Sequence[float],
     decoders: Sequence[str],
+    told: str,
 ) -> Panel:
     order = ("real", "baseline", "ceiling")
     labels = sorted(collected, key=lambda label: order.index(kinds[label]))
@@ -101,7 +122,7 @@ def _panel(
         for title, label in zip(titles, labels, strict=True)
     )
     return Panel(
-        described.title,
+        f"{described.title} ({told})" if told else described.title,
         f"{described.title}, mean over subjects: {means}",
         partial(
             draw_subjects,
