@@ -23,6 +23,7 @@ from afterimage.io.tables import read_tsv, write_tsv
 from afterimage.io.trials import average_repeats, read_responses
 from afterimage.io.weights import load_weights
 from afterimage.settings import StageConfig
+from afterimage.stages.caption_scores import CaptionMetrics, score_captions
 
 if TYPE_CHECKING:
     from afterimage.evaluation.scores import ReconstructionSet, Resampling
@@ -49,6 +50,9 @@ class Config(StageConfig):
     near_duplicate: float = Field(
         0.95, gt=0, le=1, description="correlation from which a test picture counts as a copy"
     )
+    captions: CaptionMetrics = Field(
+        CaptionMetrics(), description="how captions are scored, where there are any"
+    )
     random_state: int | None = Field(None, description="seed; default: the root seed")
 
 
@@ -65,12 +69,16 @@ class Inputs:
     predictions: tuple[Path, ...]
     images: tuple[Path, ...]
     candidates: tuple[Path, ...]
+    captions: Path | None = None
     generator: Path | None = None
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What the stage writes; per label also ``_metrics.json`` and ``recon/*_recon.tsv``."""
+    """What the stage writes; per label also ``_metrics.json`` and ``recon/*_recon.tsv``.
+
+    Captions have a table ``recon/*_captions.tsv`` a label.
+    """
 
     metrics: Path
     per_image: Path
@@ -106,6 +114,11 @@ def run(
         sets = itertools.chain(judge.reconstructions(), baselines)
         scored = judge.score(sets, subject, resampling)
         rows += scored.rows
+        if inputs.captions:
+            rows += score_captions(
+                inputs.captions, inputs.split, inputs.features, list(test_ids), test_blocks,
+                config.captions, resampling, device,
+            )  # fmt: skip
         per_image = image_rows(list(test_ids), scored.per_image)
         duplicates = _near_duplicates(training, pictures, train_ids, test_ids, config)
     else:
