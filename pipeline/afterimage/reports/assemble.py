@@ -28,6 +28,7 @@ from afterimage.reports.figures import GROUP_FIGURES, SUBJECT_FIGURES
 from afterimage.reports.figures.scans import carpet_order
 from afterimage.reports.labels import (
     AUDIT_ROWS,
+    CAPTION_ROLES,
     METRICS,
     decoders_of,
     duration,
@@ -249,9 +250,11 @@ def _gallery(report: SubjectReport) -> dict[str, Any]:
 
 def _scores(report: SubjectReport) -> dict[str, Any]:
     roles = ("reconstruction", "prediction", "ceiling")
+    captions = [role for role in CAPTION_ROLES if role != "caption_audit"]
     names = dict.fromkeys(str(row.get("metric")).partition("_")[0] for row in report.metrics)
     return {
         "table": tables.score_table(report.metrics, roles, "Every score of this subject"),
+        "captions": tables.score_table(report.metrics, captions, "Scores of captions"),
         "effect": verdict.method_effect(report),
         "why": report.unscored,
         "glossary": [METRICS[name] for name in METRICS if name in names],
@@ -266,7 +269,7 @@ def _audit(report: SubjectReport) -> dict[str, Any]:
     return {
         "audit": audit,
         "table": tables.score_table(
-            report.metrics, ("baseline", "audit"), "Audit and baseline rows"
+            report.metrics, ("baseline", "audit", "caption_audit"), "Audit and baseline rows"
         ),
         "rows": [
             (title, meaning)
