@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from afterimage.evaluation.caption_scores import CaptionSet, Judge, References, caption_rows
-from afterimage.evaluation.captions import Cider, bleu, first_named, meteor, rouge1, rouge_l
+from afterimage.evaluation.captions import Cider, bleu1, bleu4, first_named, meteor, rouge1, rouge_l
 
 
 def test_meteor_of_equal_words_and_stems() -> None:
@@ -30,10 +30,10 @@ def test_rouge_and_bleu() -> None:
     assert rouge1("face red", ("red face",)) == 1
     assert rouge_l("face red", ("red face",)) == pytest.approx(0.5)
     assert rouge1("faces", ("face",)) == 0  # no stemming
-    assert bleu("red face", ("a red face",), 1) == pytest.approx(math.exp(1 - 3 / 2))
+    assert bleu1("red face", ("a red face",)) == pytest.approx(math.exp(1 - 3 / 2))
     expected = (4 / 5 * 3 / 4 * 2 / 3 * 1 / 2) ** 0.25
-    assert bleu("a b c d e", ("a b c d f",), 4) == pytest.approx(expected)
-    assert bleu("", ("red",), 4) == 0
+    assert bleu4("a b c d e", ("a b c d f",)) == pytest.approx(expected)
+    assert bleu4("", ("red",)) == 0
 
 
 def test_cider_weighs_words_by_rarity() -> None:

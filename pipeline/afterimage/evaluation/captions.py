@@ -35,6 +35,14 @@ def words_of(text: str) -> tuple[str, ...]:
     return tuple(WORD.findall(text.lower()))
 
 
+class _Tokens:
+    """Gives rouge-score the words of `words_of`, which are its own, without splitting them again."""
+
+    def tokenize(self, text: str) -> list[str]:
+        """Return the words of a text."""
+        return list(words_of(text))
+
+
 class _Stems:
     """The Porter stemmer of nltk, which remembers the words it has seen."""
 
@@ -70,7 +78,7 @@ def meteor(caption: str, references: tuple[str, ...]) -> float:
 def _rouge_scorer() -> Any:
     from rouge_score.rouge_scorer import RougeScorer
 
-    return RougeScorer(["rouge1", "rougeL"])
+    return RougeScorer(["rouge1", "rougeL"], tokenizer=_Tokens())
 
 
 @lru_cache(maxsize=65_536)
@@ -89,19 +97,30 @@ def rouge_l(caption: str, references: tuple[str, ...]) -> float:
     return _rouge(caption, references)[1]
 
 
-def bleu(caption: str, references: tuple[str, ...], order: int) -> float:
-    """BLEU of one sentence against all its references, n-grams up to ``order``, 0..1.
+@lru_cache(maxsize=65_536)
+def _bleu(caption: str, references: tuple[str, ...]) -> tuple[float, float]:
+    from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
+
+    if not words_of(caption):
+        return 0.0, 0.0
+    truths = [words_of(text) for text in references]
+    weights = [(1.0,), (0.25,) * 4]
+    scores = sentence_bleu(truths, words_of(caption), weights, SmoothingFunction().method1)
+    return float(scores[0]), float(scores[1])
+
+
+def bleu1(caption: str, references: tuple[str, ...]) -> float:
+    """BLEU of single words of one sentence against all its references, 0..1."""
+    return _bleu(caption, references)[0]
+
+
+def bleu4(caption: str, references: tuple[str, ...]) -> float:
+    """BLEU of up to four words of one sentence against all its references, 0..1.
 
     A zero count of n-grams longer than a word counts as 0.1 (method 1 of Chen & Cherry 2014,
     doi:10.3115/v1/W14-3346).
     """
-    from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
-
-    hypothesis = words_of(caption)
-    truths = [words_of(text) for text in references]
-    weights = (1 / order,) * order
-    smoothing = SmoothingFunction().method1
-    return float(sentence_bleu(truths, hypothesis, weights, smoothing)) if hypothesis else 0.0
+    return _bleu(caption, references)[1]
 
 
 class Cider:
@@ -178,8 +197,8 @@ def text_metrics(references: Sequence[Sequence[str]]) -> dict[str, TextMetric]:
         "meteor": meteor,
         "rouge1": rouge1,
         "rougel": rouge_l,
-        "bleu1": lambda caption, truths: bleu(caption, truths, 1),
-        "bleu4": lambda caption, truths: bleu(caption, truths, 4),
+        "bleu1": bleu1,
+        "bleu4": bleu4,
         "cider": Cider(references),
     }
 

@@ -167,11 +167,11 @@ def load_pipeline(folder: str, controlnet: str, device: str) -> Any:
     try:
         control = ControlNetModel.from_pretrained(
             str(model_folder(controlnet)), local_files_only=True, use_safetensors=True,
-            torch_dtype=dtype,
+            dtype=dtype,
         )  # fmt: skip
         pipeline = StableDiffusionControlNetImg2ImgPipeline.from_pretrained(
             str(home), controlnet=control, safety_checker=None, requires_safety_checker=False,
-            local_files_only=True, use_safetensors=True, torch_dtype=dtype,
+            local_files_only=True, use_safetensors=True, dtype=dtype,
         )  # fmt: skip
     except (OSError, ValueError, TypeError) as error:
         raise InputError(
