@@ -99,9 +99,9 @@ def captions(weights: Path, n: int = 1000) -> dict[str, dict[str, float]]:
         tokens = tokens + spread * rng.standard_normal(tokens.shape, np.float32)
         start = time.perf_counter()
         said, _ = captioner.caption(tokens.astype(np.float32))
+        named = {key: [first_named(text, values) for text in said] for key, values in READ.items()}
         result[name] = {
-            key: float(np.mean([first_named(s, READ[key]) == t for s, t in zip(said, true)]))
-            for key, true in ((key, attributes[key]) for key in READ)
+            key: float((np.array(found) == attributes[key]).mean()) for key, found in named.items()
         } | {
             "whole caption": float(np.mean(np.array(said) == np.array(texts))),
             "seconds a caption": (time.perf_counter() - start) / n,

@@ -496,7 +496,9 @@ PARTS: dict[str, tuple[Callable[..., None], dict[str, Any]]] = {
 def main() -> None:
     """Train the parts asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder for clip/, git/, generator/")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for clip/, git/, generator/"
+    )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--vae-steps", type=int, default=6700)
     parser.add_argument("--clip-steps", type=int, default=1900)

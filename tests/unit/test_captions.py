@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from afterimage.evaluation.caption_scores import CaptionSet, Judge, References, caption_rows
-from afterimage.evaluation.captions import Cider, bleu1, bleu4, first_named, meteor, rouge1, rouge_l
+from afterimage.evaluation.captions import (
+    Cider,
+    bleu1,
+    bleu4,
+    first_named,
+    meteor,
+    rouge1,
+    rouge_l,
+)
 
 
 def test_meteor_of_equal_words_and_stems() -> None:
@@ -71,8 +79,12 @@ def test_rows_carry_chance_ceiling_and_the_references_they_are_from() -> None:
     git = [text.replace("number", "no") for text in truth]
     wrong = truth[1:] + truth[:1]
     sets = [
-        CaptionSet("ridgeGitCaption", "ridge", "git_caption", "caption", truth, "ceilingGitCaption"),
-        CaptionSet("shuffled", "ridge", "git_caption", "caption_audit", wrong, "ceilingGitCaption"),
+        CaptionSet(
+            "ridgeGitCaption", "ridge", "git_caption", "caption", truth, "ceilingGitCaption"
+        ),
+        CaptionSet(
+            "shuffled", "ridge", "git_caption", "caption_audit", wrong, "ceilingGitCaption"
+        ),
         CaptionSet("ceilingGitCaption", "", "git_caption", "caption_ceiling", git),
     ]
     references = [

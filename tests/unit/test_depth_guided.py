@@ -31,7 +31,11 @@ def save_pipeline(home, width=8):
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
     torch.manual_seed(0)
-    words = ["<|startoftext|>", "<|endoftext|>", *(f"{c}</w>" for c in "abcdefghijklmnopqrstuvwxyz")]
+    words = [
+        "<|startoftext|>",
+        "<|endoftext|>",
+        *(f"{c}</w>" for c in "abcdefghijklmnopqrstuvwxyz"),
+    ]
     words += list("abcdefghijklmnopqrstuvwxyz")
     home.mkdir(parents=True, exist_ok=True)
     (home / "vocab.json").write_text(json.dumps({w: i for i, w in enumerate(words)}))
@@ -60,7 +64,8 @@ def save_pipeline(home, width=8):
             down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
         ),
         text_encoder=CLIPTextModel(text), tokenizer=tokenizer, unet=unet,
-        scheduler=DDIMScheduler(steps_offset=1, clip_sample=False), safety_checker=None, feature_extractor=None,
+        scheduler=DDIMScheduler(steps_offset=1, clip_sample=False), safety_checker=None,
+        feature_extractor=None,
         requires_safety_checker=False,
     ).save_pretrained(home / "pipeline")  # fmt: skip
     return home

@@ -165,9 +165,7 @@ class Cider:
                     total += penalty * shared / (my_norms[n] * other_norms[n])
         return 10 * total / CIDER_ORDER / len(references)
 
-    def _vector(
-        self, text: str
-    ) -> tuple[list[dict[tuple[str, ...], float]], list[float], int]:
+    def _vector(self, text: str) -> tuple[list[dict[tuple[str, ...], float]], list[float], int]:
         if text not in self._vectors:
             vector: list[dict[tuple[str, ...], float]] = [{} for _ in range(CIDER_ORDER)]
             for gram, count in Counter(_ngrams(text)).items():

@@ -83,7 +83,9 @@ METRICS: dict[str, Metric] = {
     ),
     "rouge1": Metric(True, "ROUGE-1 of captions", "F of words, rouge-score without stemming."),
     "rougel": Metric(
-        True, "ROUGE-L of captions", "F of the longest common subsequence, rouge-score, no stemming."
+        True,
+        "ROUGE-L of captions",
+        "F of the longest common subsequence, rouge-score, no stemming.",
     ),
     "bleu1": Metric(True, "BLEU-1 of captions", "BLEU of words, of single sentences, mean."),
     "bleu4": Metric(

@@ -158,7 +158,9 @@ def texts_from_tokens(
         with torch.inference_mode(), _reading(model, batch.shape[1]):
             output = model.generate(
                 input_ids=torch.full((len(batch), 1), bos, device=model.device),
-                pixel_values=batch.to(model.device, model.dtype)[:, None],  # (n, 1, tokens, hidden)
+                pixel_values=batch.to(model.device, model.dtype)[
+                    :, None
+                ],  # (n, 1, tokens, hidden)
                 do_sample=False,
                 num_beams=n_beams,
                 max_new_tokens=max_words,

@@ -130,7 +130,8 @@ class DepthGuided:
             ).images
             images += list(np.rint(made * 255).astype(np.uint8))
         details = [
-            {"seed": seed, "caption": caption} for seed, caption in zip(seeds, captions, strict=True)
+            {"seed": seed, "caption": caption}
+            for seed, caption in zip(seeds, captions, strict=True)
         ]
         return images, details
 

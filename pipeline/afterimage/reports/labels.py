@@ -55,7 +55,10 @@ METRICS = {
     "cider": ("CIDEr", "Series of words shared with a reference, rare ones count more; 0 to 10."),
     "sentence": ("Sentence similarity", "Cosine of the sentence embeddings of two captions."),
     "cliptext": ("CLIP text similarity", "Cosine of the CLIP embeddings of two captions."),
-    "clipimage": ("CLIP caption to image", "Cosine of CLIP's embeddings of caption and seen image."),
+    "clipimage": (
+        "CLIP caption to image",
+        "Cosine of CLIP's embeddings of caption and seen image.",
+    ),
     "named": ("Named right", "How often the caption names the seen value first."),
 }
 _REFERENCES = {"dataset": "dataset's captions", "git": "captioner's caption"}

@@ -74,7 +74,9 @@ def run(
             tokens.reshape(-1, *shape), rescale=rescale, n_beams=config.n_beams,
             max_words=config.max_words, batch_size=config.batch_size,
         )  # fmt: skip
-        return [(text, round(float(score), 6)) for text, score in zip(captions, scores, strict=True)]
+        return [
+            (text, round(float(score), 6)) for text, score in zip(captions, scores, strict=True)
+        ]
 
     rows: list[dict[str, Any]] = []
     for decoder, source, ids, tokens, nearest in _sources(inputs, block):

@@ -138,7 +138,7 @@ def _sets(rows: Sequence[Row], test_ids: Sequence[str]) -> list[CaptionSet]:
 def _references(
     sets: Sequence[CaptionSet], stimuli: dict[str, Row], test_ids: Sequence[str]
 ) -> list[References]:
-    """What captions are compared with: the dataset's captions where all pictures have some, GIT's."""
+    """Collect references: the dataset's captions where all pictures have some, and GIT's."""
     from afterimage.evaluation.caption_scores import References
 
     known = captions_of(stimuli.values())
