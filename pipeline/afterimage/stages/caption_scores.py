@@ -94,12 +94,12 @@ def score_captions(
         n_permutations=resampling.n_permutations,
         random_state=resampling.random_state,
     )
-    shown = {reference.name: reference.texts for reference in references}
+    known = captions_of(stimuli.values())
     for one in sets:
         metrics = list(values[one.label])
         table = [
             {"stimulus_id": name, "decoder": one.decoder, "method": one.method}
-            | {"caption": one.captions[i], "reference": shown.get("dataset", [("n/a",)])[i][0]}
+            | {"caption": one.captions[i], "reference": known.get(name, ("n/a",))[0]}
             | {metric: values[one.label][metric][i] for metric in metrics}
             for i, name in enumerate(test_ids)
         ]
