@@ -18,7 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from train import SIZE_PX, embed
 
+from afterimage.evaluation.captions import first_named
+from afterimage.features.git import Git, GitSettings
 from afterimage.networks.autoencoder import decode, encode, load_autoencoder
+from afterimage.reconstruction.git_caption import GitCaptioner
 from afterimage.reconstruction.latent_diffusion import LatentDiffusion, LatentDiffusionSettings
 from afterimage.reconstruction.registry import Material
 from afterimage.simulate.stimuli import CATEGORIES, COLOURS, draw_stimuli
@@ -78,6 +81,32 @@ def caption_retrieval(weights: Path, n: int = 100) -> float:
     pictures = embed(weights / "clip", images, "cpu")
     texts /= np.linalg.norm(texts, axis=1, keepdims=True)
     return float(((pictures @ texts.T).argmax(1) == np.arange(n)).mean())
+
+
+def captions(weights: Path, n: int = 1000) -> dict[str, dict[str, float]]:
+    """Return how often captions of ``n`` pictures name category and colour, and are all right.
+
+    Also from fewer tokens (pooled), and with noise on them, of one standard deviation of a token's
+    values over pictures.
+    """
+    images, attributes, texts = draw_stimuli(n, 9006)
+    captioner = GitCaptioner(str(weights / "git"))
+    rng = np.random.default_rng(0)
+    result = {}
+    for name, pool, noise in (("true tokens", 1, 0.0), ("noise 1 sd", 1, 1.0), ("pooled", 2, 0.0)):
+        tokens = Git(GitSettings(path=str(weights / "git"), pool=pool)).encode(list(images))
+        spread = noise * tokens.std(0)
+        tokens = tokens + spread * rng.standard_normal(tokens.shape, np.float32)
+        start = time.perf_counter()
+        said, _ = captioner.caption(tokens.astype(np.float32))
+        named = {key: [first_named(text, values) for text in said] for key, values in READ.items()}
+        result[name] = {
+            key: float((np.array(found) == attributes[key]).mean()) for key, found in named.items()
+        } | {
+            "whole caption": float(np.mean(np.array(said) == np.array(texts))),
+            "seconds a caption": (time.perf_counter() - start) / n,
+        }
+    return result
 
 
 def train_reader(n_steps: int) -> Any:
@@ -192,7 +221,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--pictures", nargs="*", default=[], metavar="NAME=FOLDER")
-    parser.add_argument("--parts", nargs="+", default=["vae", "clip", "unet"])
+    parser.add_argument("--parts", nargs="+", default=["vae", "clip", "git", "unet"])
     parser.add_argument("--n", type=int, default=128, help="pictures to generate")
     parser.add_argument("--reader-steps", type=int, default=600)
     parser.add_argument("--threads", type=int, default=1)
@@ -214,6 +243,8 @@ def main() -> None:
     if "clip" in options.parts:
         result["probe"] = probes(options.weights)
         result["caption_top1_of_100"] = caption_retrieval(options.weights)
+    if "git" in options.parts:
+        result["captions"] = captions(options.weights)
     if "unet" in options.parts:
         reader = train_reader(options.reader_steps)
         result["generation"] = generation(options.weights, options.n, reader, options.sheet)

@@ -1,10 +1,10 @@
-"""Train the small weights of the project from nothing: autoencoder, image-text encoder, generator.
+"""Train the small weights of the project from nothing: encoder, captioner, generator.
 
     python data/tiny/train.py --out data/tiny
 
 Every picture is drawn by `afterimage.simulate.stimuli` or made of noise and strokes here; nothing
-is downloaded. The three parts can be run apart (``--parts``): the generator needs the other two in
-``--out``.
+is downloaded. The parts can be run apart (``--parts``): the generator needs the autoencoder and the
+image-text encoder in ``--out``.
 """
 
 from __future__ import annotations
@@ -285,6 +285,119 @@ def train_clip(out: Path, n_pictures: int, loop: LoopSettings, seed: int, **runn
     ).save_pretrained(out / "clip")
 
 
+# ---- the captioner ------------------------------------------------------------------------------
+
+
+def new_git(n_words: int, seed: int) -> Any:
+    """Return an untrained GIT whose text decoder reads 17 image tokens of 64 values."""
+    import torch
+    from transformers import GitConfig, GitForCausalLM
+
+    torch.manual_seed(seed)
+    vision = {
+        "image_size": SIZE_PX,
+        "patch_size": 16,
+        "hidden_size": 128,
+        "intermediate_size": 384,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+    }
+    config = GitConfig(
+        vision_config=vision,
+        vocab_size=n_words,
+        hidden_size=64,
+        intermediate_size=192,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=24,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=3,
+    )
+    return GitForCausalLM(config)
+
+
+def git_objective(git: Any) -> Any:
+    """Return the loss of the next word, and of attributes read from the mean image token.
+
+    The text decoder reads spoilt tokens, as tokens from a brain are never clean: noise of up to one
+    standard deviation, and up to half of the deviation of another picture's tokens from the mean,
+    which is how the errors of a linear decoder look. The attribute heads are thrown away.
+    """
+    import torch
+    from torch import Tensor, nn
+    from torch.nn.functional import cross_entropy
+
+    class GitObjective(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.git = git
+            width = git.config.hidden_size
+            self.heads = nn.ModuleDict({k: nn.Linear(width, len(v)) for k, v in NAMES.items()})
+
+        def forward(self, batch: Batch, generator: torch.Generator) -> Tensor:
+            seen: list[Tensor] = []
+
+            def disturb(_module: Any, _inputs: Any, tokens: Tensor) -> Tensor:
+                seen.append(tokens)  # (n, 17, 64)
+                sizes = torch.rand(len(tokens), 2, 1, 1, generator=generator).to(tokens.device)
+                noise = torch.randn(tokens.shape, generator=generator).to(tokens.device)
+                others = tokens.roll(1, 0) - tokens.mean(0)
+                spoilt = tokens + sizes[:, 0] * noise * tokens.detach().std()
+                return spoilt + 0.5 * sizes[:, 1] * others
+
+            hook = self.git.git.visual_projection.register_forward_hook(disturb)
+            labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+            output = self.git(
+                pixel_values=spoil(batch["pixels"], generator),
+                input_ids=batch["input_ids"],
+                attention_mask=batch["attention_mask"],
+                labels=labels,
+            )
+            hook.remove()
+            loss: Tensor = output.loss.float()
+            for key, head in self.heads.items():
+                loss = loss + 0.1 * cross_entropy(head(seen[0].float().mean(1)), batch[key])
+            return loss
+
+    return GitObjective()
+
+
+def train_git(out: Path, n_pictures: int, loop: LoopSettings, seed: int, **running: Any) -> None:
+    """Train and save the captioner, with its own tokenizer."""
+    import torch
+    from transformers import CLIPImageProcessor
+
+    images, attributes, captions = draw_stimuli(n_pictures, seed + 3, SIZE_PX)
+    tokenizer = new_tokenizer(captions)
+    tokens = tokenizer(captions, padding=True, return_tensors="pt")
+    git = new_git(len(tokenizer), seed)
+    targets = {
+        key: torch.tensor([names.index(str(name)) for name in attributes[key]])
+        for key, names in NAMES.items()
+    }
+
+    def batch_of(indices: NDArray[np.int64], _step: int) -> Batch:
+        batch = {key: target[indices] for key, target in targets.items()}
+        batch["input_ids"] = tokens["input_ids"][indices]
+        batch["attention_mask"] = tokens["attention_mask"][indices]
+        pixels = torch.from_numpy(images[indices]).permute(0, 3, 1, 2).float() / 127.5 - 1
+        return batch | {"pixels": pixels}
+
+    train(git_objective(git), batch_of, n_pictures, loop, random_state=seed, **running)
+    git.to("cpu").eval().half().save_pretrained(out / "git")
+    tokenizer.save_pretrained(out / "git")
+    size = {"height": SIZE_PX, "width": SIZE_PX}
+    CLIPImageProcessor(
+        size={"shortest_edge": SIZE_PX},
+        crop_size=size,
+        image_mean=[0.5] * 3,
+        image_std=[0.5] * 3,
+    ).save_pretrained(out / "git")
+
+
 # ---- the generator ------------------------------------------------------------------------------
 
 
@@ -375,6 +488,7 @@ AUTOENCODER_PHASES: tuple[tuple[float, float, float, dict[str, float]], ...] = (
 PARTS: dict[str, tuple[Callable[..., None], dict[str, Any]]] = {
     "vae": (train_autoencoder, {"batch_size": 24}),
     "clip": (train_clip, {"batch_size": 64, "learning_rate": 1e-3, "weight_decay": 0.05}),
+    "git": (train_git, {"batch_size": 64, "learning_rate": 1e-3, "weight_decay": 0.05}),
     "unet": (train_denoiser, {"batch_size": 32, "learning_rate": 1.5e-3, "decay_start": 0.65}),
 }
 
@@ -382,10 +496,13 @@ PARTS: dict[str, tuple[Callable[..., None], dict[str, Any]]] = {
 def main() -> None:
     """Train the parts asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder for clip/ and generator/")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for clip/, git/, generator/"
+    )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--vae-steps", type=int, default=6700)
     parser.add_argument("--clip-steps", type=int, default=1900)
+    parser.add_argument("--git-steps", type=int, default=3200)
     parser.add_argument("--unet-steps", type=int, default=4200)
     parser.add_argument("--n-pictures", type=int, default=20000, help="pictures for each part")
     parser.add_argument("--device", default="cpu")

@@ -32,7 +32,7 @@ def model_folder(path: str) -> Path:
         raise ConfigError(
             "a model folder does not exist",
             found=str(folder),
-            expected="a local folder written by save_pretrained, or tiny/clip, tiny/generator",
+            expected="a local folder written by save_pretrained, or tiny/clip, tiny/git, tiny/generator",
             fix="download the model first and give the path of its folder; nothing is fetched",
         )
     return folder.resolve()

@@ -137,6 +137,9 @@ for modality in ("eeg", "meg") if SETTINGS.evaluate_subjects.enabled else ():
     COMPARED += alike if len(alike) > 1 else []
 # The subject's own generator where one is trained, else none.
 GENERATOR = "sub-{subject}/generator" if SETTINGS.train_generator.enabled else []
+# Captions are written where image tokens of a captioner are among the features.
+CAPTIONED = any(one.kind == "git" for one in SETTINGS.extract_features.encoders.values())
+CAPTIONS = "sub-{subject}/recon/sub-{subject}_captions.tsv" if CAPTIONED else []
 CODE = shlex.quote(sys.executable)
 
 
@@ -487,6 +490,8 @@ def targets(until):
         "report": ["sub-{s}.html"],
     }
     wanted = list(groups)[: list(groups).index(until) + 1]
+    if CAPTIONED:
+        groups["evaluate"].append("sub-{s}/recon/sub-{s}_captions.tsv")
     patterns = [pattern for name in wanted if name != "connect" for pattern in groups[name]]
     files = {file for s in PICTURED for file in collect(patterns, s=s, d=decoders_of(s))}
     # Without pictures there is nothing to decode to: the trials and the report are all there is.

@@ -10,6 +10,7 @@ rule evaluate:
         predictions=decoded("sub-{s}/decoding/sub-{s}_desc-{d}_predictions.nc"),
         images=decoded("sub-{s}/recon/sub-{s}_desc-{d}_recon.nc", "ceiling"),
         candidates=decoded("sub-{s}/recon/sub-{s}_desc-{d}_candidates.tsv", "ceiling"),
+        captions=CAPTIONS,
         generator=GENERATOR,
     output:
         metrics="sub-{subject}/evaluation/sub-{subject}_metrics.tsv",

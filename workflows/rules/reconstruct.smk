@@ -30,3 +30,20 @@ rule reconstruct:
         stage=stage_params("reconstruct"),
     shell:
         stage_command("reconstruct")
+
+
+rule caption:
+    """Write captions from the image tokens that decoders predicted, and from the true ones."""
+    input:
+        predictions=decoded("sub-{s}/decoding/sub-{s}_desc-{d}_predictions.nc"),
+        features="sub-{subject}/features/sub-{subject}_split-train_features.nc",
+        test_features="sub-{subject}/features/sub-{subject}_split-test_features.nc",
+        split="sub-{subject}/sub-{subject}_split.tsv",
+    output:
+        captions="sub-{subject}/recon/sub-{subject}_captions.tsv",
+    log:
+        "logs/caption/sub-{subject}.log",
+    params:
+        stage=stage_params("caption"),
+    shell:
+        stage_command("caption")

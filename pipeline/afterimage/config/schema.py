@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from afterimage.settings import Settings
+from afterimage.stages.caption import Config as Caption
 from afterimage.stages.clean_bold import Config as CleanBold
 from afterimage.stages.clean_meeg import Config as CleanMeeg
 from afterimage.stages.connect import Config as Connect
@@ -87,6 +88,7 @@ class Config(Settings):
     extract_features: ExtractFeatures = ExtractFeatures()
     train_decoder: TrainDecoder = TrainDecoder()
     reconstruct: Reconstruct = Reconstruct()
+    caption: Caption = Caption()
     evaluate: Evaluate = Evaluate()
     evaluate_time: EvaluateTime = EvaluateTime()
     learning_curve: LearningCurve = LearningCurve()

@@ -96,6 +96,40 @@ METRICS: dict[str, Metric] = {
         "Share of queries with fewer than five wrong answers at least as similar as the right "
         "one. Directions as in retrieval_top1.",
     ),
+    "meteor": Metric(
+        True,
+        "METEOR of captions",
+        "nltk's METEOR (alpha .9, beta 3, gamma .5) of equal words and Porter stems, no synonyms, "
+        "best reference, mean over captions. _dataset: captions of the dataset; _git: what GIT "
+        "writes of the true picture.",
+    ),
+    "rouge1": Metric(True, "ROUGE-1 of captions", "F of words, rouge-score without stemming."),
+    "rougel": Metric(
+        True,
+        "ROUGE-L of captions",
+        "F of the longest common subsequence, rouge-score, no stemming.",
+    ),
+    "bleu1": Metric(True, "BLEU-1 of captions", "BLEU of words, of single sentences, mean."),
+    "bleu4": Metric(
+        True, "BLEU-4 of captions", "BLEU to four words, of single sentences, smoothed, mean."
+    ),
+    "cider": Metric(
+        True, "CIDEr of captions", "CIDEr-D, 0..10, document frequencies of the test references."
+    ),
+    "cliptext": Metric(
+        True, "CLIP similarity of captions", "Cosine of CLIP's text embeddings, best reference."
+    ),
+    "clipimage": Metric(
+        True, "CLIP similarity of caption and image", "Cosine of CLIP's text and image embeddings."
+    ),
+    "sentence": Metric(
+        True, "similarity of sentences", "Cosine of sentence embeddings, best reference."
+    ),
+    "named": Metric(
+        True,
+        "named right",
+        "Share of captions whose first named value of the column is the picture's.",
+    ),
 }
 
 

@@ -30,6 +30,7 @@ from afterimage.reports.figures import GROUP_FIGURES, SUBJECT_FIGURES
 from afterimage.reports.figures.scans import carpet_order
 from afterimage.reports.labels import (
     AUDIT_ROWS,
+    CAPTION_ROLES,
     METRICS,
     decoders_of,
     duration,
@@ -259,9 +260,11 @@ def _gallery(report: SubjectReport) -> dict[str, Any]:
 
 def _scores(report: SubjectReport) -> dict[str, Any]:
     roles = ("reconstruction", "prediction", "ceiling")
+    captions = [role for role in CAPTION_ROLES if role != "caption_audit"]
     names = dict.fromkeys(str(row.get("metric")).partition("_")[0] for row in report.metrics)
     return {
         "table": tables.score_table(report.metrics, roles, "Every score of this subject"),
+        "captions": tables.score_table(report.metrics, captions, "Scores of captions"),
         "effect": verdict.method_effect(report),
         "comparison": protocol_tables.comparison_view(report.comparison, *_headline_of(report)),
         "why": report.unscored,
@@ -293,7 +296,7 @@ def _audit(report: SubjectReport) -> dict[str, Any]:
     return {
         "audit": audit,
         "table": tables.score_table(
-            report.metrics, ("baseline", "audit"), "Audit and baseline rows"
+            report.metrics, ("baseline", "audit", "caption_audit"), "Audit and baseline rows"
         ),
         "rows": [
             (title, meaning)

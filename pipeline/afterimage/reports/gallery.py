@@ -111,7 +111,8 @@ def view(gallery: Gallery, decoders: Sequence[str] = ()) -> GalleryView | None:
         score = ""
         if gallery.score is not None and np.isfinite(gallery.score[index]):
             score = described.write(gallery.score[index])
-        rows.append(GalleryRow(name, reason, score, images))
+        captions = tuple((title, texts[index]) for title, texts in gallery.captions.items())
+        rows.append(GalleryRow(name, reason, score, images, captions))
     pixelated = all(max(image.width, image.height) <= 64 for row in rows for image in row.images)
     note = _note(gallery, len(picked), n_images, described.title, decoders)
     return GalleryView(

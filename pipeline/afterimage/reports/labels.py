@@ -16,7 +16,11 @@ METHOD_TITLES = {
     "low_level": "Low-level",
     "retrieval": "Retrieval",
     "latent_diffusion": "Diffusion",
+    "git_caption": "Caption",
+    "nearest_caption": "Nearest training caption",
 }
+#: Roles of the rows of captions, which have a table of their own.
+CAPTION_ROLES = ("caption", "caption_baseline", "caption_audit", "caption_ceiling")
 _MODALITIES = {"fmri": "fMRI", "spikes": "spikes", "n/a": ""}
 _SOURCES = {
     "shuffledBrain": "Shuffled brain",
@@ -60,7 +64,21 @@ METRICS = {
         "Retrieval",
         "How often the right image is among the k nearest of all test images.",
     ),
+    "meteor": ("METEOR", "Words and stems shared with a reference, in the same order; 1 at best."),
+    "rouge1": ("ROUGE-1", "F score of the words shared with a reference."),
+    "rougel": ("ROUGE-L", "F score of the longest series of words shared with a reference."),
+    "bleu1": ("BLEU-1", "Share of words found in a reference, single sentences."),
+    "bleu4": ("BLEU-4", "Series of up to four words found in a reference, single sentences."),
+    "cider": ("CIDEr", "Series of words shared with a reference, rare ones count more; 0 to 10."),
+    "sentence": ("Sentence similarity", "Cosine of the sentence embeddings of two captions."),
+    "cliptext": ("CLIP text similarity", "Cosine of the CLIP embeddings of two captions."),
+    "clipimage": (
+        "CLIP caption to image",
+        "Cosine of CLIP's embeddings of caption and seen image.",
+    ),
+    "named": ("Named right", "How often the caption names the seen value first."),
 }
+_REFERENCES = {"dataset": "dataset's captions", "git": "captioner's caption"}
 #: Start of the label of an audit row, its title, and what it tells.
 AUDIT_ROWS = (
     (
@@ -158,8 +176,12 @@ def metric(name: str) -> Metric:
         encoder = f", {_encoder_title(of)}" if of else ""
         arrow = "image → brain" if backward else "brain → image"
         title += f", top {match.group(1)}{encoder} ({arrow})"
+    elif base == "named":
+        title = f"{rest.capitalize()} named right"
+    elif base in METRICS and rest in _REFERENCES:
+        title += f" ({_REFERENCES[rest]})"
     lower = base in ("mse", "rank", "distance")
-    return Metric(name, title, explanation, lower, base in ("twoway", "retrieval"))
+    return Metric(name, title, explanation, lower, base in ("twoway", "retrieval", "named"))
 
 
 def _encoder_title(encoder: str) -> str:
@@ -196,7 +218,7 @@ def words(label: str) -> str:
 
 def method_of(label: str) -> str:
     """Find the reconstruction method a label ends in, or an empty string."""
-    for name in METHOD_ORDER:
+    for name in METHOD_TITLES:
         camel = "".join(part.capitalize() for part in name.split("_"))
         if label.endswith(camel):
             return name

@@ -111,6 +111,8 @@ class Gallery:
         Which metric of which label `score` is; written beside the rows.
     n_random, random_state : int
         How many rows are drawn at random beside the percentile rows, and the seed.
+    captions : mapping of title to sequence of str, shape (n_images,)
+        What is written under the pictures of a stimulus.
     """
 
     stimulus: Sequence[str]
@@ -120,6 +122,7 @@ class Gallery:
     score_metric: str = ""
     score_label: str = ""
     n_random: int = 8
+    captions: Mapping[str, Sequence[str]] = field(default_factory=dict)
     random_state: int = 0
 
 

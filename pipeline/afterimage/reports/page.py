@@ -96,12 +96,13 @@ class Table:
 
 @dataclass(frozen=True)
 class GalleryRow:
-    """One stimulus of the gallery: why it is shown, its score, and a picture a column."""
+    """One stimulus of the gallery: why it is shown, its score, a picture a column, captions."""
 
     stimulus: str
     reason: str
     score: str
     images: tuple[Image, ...]
+    captions: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

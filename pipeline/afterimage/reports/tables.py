@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from afterimage.reports.labels import (
+    CAPTION_ROLES,
     as_number,
     decoders_of,
     duration,
@@ -240,7 +241,8 @@ def group_score_table(report: GroupReport) -> tuple[Table, int]:
         Rows not shown.
     """
     decoders = decoders_of(report.metrics)
-    shown = [row for row in report.metrics if row.get("role") != "prediction"]
+    left_out = ("prediction", *CAPTION_ROLES)
+    shown = [row for row in report.metrics if row.get("role") not in left_out]
     names = metric_order(str(row.get("metric")) for row in shown)
     cells: dict[tuple[str, str], dict[str, Row]] = {}
     for row in shown:

@@ -21,6 +21,7 @@ from afterimage.io.tables import read_tsv, write_tsv
 from afterimage.io.trials import average_repeats, read_responses
 from afterimage.io.weights import load_weights
 from afterimage.settings import StageConfig
+from afterimage.stages.caption_scores import CaptionMetrics, score_captions
 from afterimage.stages.evaluation_audit import (
     lint,
     near_duplicates_of,
@@ -81,6 +82,9 @@ class Config(StageConfig):
     near_duplicate: float = Field(
         0.95, gt=0, le=1, description="correlation from which a test picture counts as a copy"
     )
+    captions: CaptionMetrics = Field(
+        CaptionMetrics(), description="how captions are scored, where there are any"
+    )
     random_state: int | None = Field(None, description="seed; default: the root seed")
 
 
@@ -97,12 +101,16 @@ class Inputs:
     predictions: tuple[Path, ...]
     images: tuple[Path, ...]
     candidates: tuple[Path, ...]
+    captions: Path | None = None
     generator: Path | None = None
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What the stage writes; per label also ``_metrics.json`` and ``recon/*_recon.tsv``."""
+    """What the stage writes; per label also ``_metrics.json`` and ``recon/*_recon.tsv``.
+
+    Captions have a table ``recon/*_captions.tsv`` a label.
+    """
 
     metrics: Path
     per_image: Path
@@ -146,6 +154,11 @@ def run(
         )  # fmt: skip
         rows += [*scored.rows, *more]
         rows += retrievals(inputs, config, (test_ids, test_blocks), judge, resampling)
+        if inputs.captions:
+            rows += score_captions(
+                inputs.captions, inputs.split, inputs.features, list(test_ids), test_blocks,
+                config.captions, resampling, device,
+            )  # fmt: skip
         per_image = image_rows(list(test_ids), scored.per_image)
         compared = decoder_comparison.compare_over_images(
             [*predicted.rows, *scored.rows], {**predicted.per_image, **scored.per_image},

@@ -13,6 +13,7 @@ from afterimage.io.images import read_image
 from afterimage.io.tables import read_tsv
 from afterimage.reports import model
 from afterimage.reports.labels import METHOD_ORDER, method_of
+from afterimage.stages.stimuli import captions_of
 
 
 def _pictures(
@@ -87,7 +88,32 @@ def gallery(folder: Path, name: str, bids_dir: Path | None, n_rows: int) -> mode
         score_metric=metric,
         score_label=label,
         n_random=n_rows,
+        captions=_captions(folder, name, ids),
     )
+
+
+def _captions(folder: Path, name: str, ids: list[str]) -> dict[str, list[str]]:
+    """Return what is written under the pictures: the dataset's caption, decoded ones, the nearest."""
+    path = folder / "recon" / f"{name}_captions.tsv"
+    if not path.is_file():
+        return {}
+    known = captions_of(read_tsv(folder / f"{name}_split.tsv"))
+    columns = {}
+    if any(key in known for key in ids):
+        columns["Dataset"] = [known.get(key, ("–",))[0] for key in ids]
+    written: dict[tuple[str, str], dict[str, str]] = {}
+    for row in read_tsv(path):
+        texts = written.setdefault((row["decoder"], row["source"]), {})
+        texts[row["stimulus_id"]] = row["caption"]
+    for source, title in (
+        ("brain", "Decoded"), ("nearest", "Nearest training"), ("truth", "From the seen image"),
+    ):  # fmt: skip
+        for decoder, texts in ((d, t) for (d, s), t in written.items() if s == source):
+            if set(ids) <= set(texts):
+                several = sum(s == source for _, s in written) > 1
+                told = f"{title} ({decoder})" if several else title
+                columns[told] = [texts[key] for key in ids]
+    return columns
 
 
 def _gallery_score(

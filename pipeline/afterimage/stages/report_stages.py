@@ -12,6 +12,7 @@ from afterimage import __version__
 from afterimage.io.tables import Row, read_json, read_tsv
 from afterimage.reports.provenance import StageError, StageRun
 from afterimage.stages import (
+    caption,
     clean_bold,
     clean_meeg,
     connect,
@@ -78,6 +79,7 @@ PICTURED: tuple[Link, ...] = (
     ("extract_features", extract_features, "features/{s}_split-train_features.json"),
     ("train_decoder", train_decoder, "decoding/{s}_desc-{d}_predictions.json"),
     ("reconstruct", reconstruct, "recon/{s}_desc-{d}_recon.json"),
+    ("caption", caption, "recon/{s}_captions.tsv"),
     ("evaluate", evaluate, "evaluation/{s}_audit.json"),
 )
 
@@ -156,6 +158,8 @@ def chain(folder: Path, rows: Sequence[Row], sections: dict[str, Any]) -> list[L
     # These run only where they are asked for.
     optional = ("train_generator", "map_graphs", "learning_curve")
     off = [name for name in optional if not sections.get(name, {}).get("enabled")]
+    encoders = sections.get("extract_features", {}).get("encoders", {}).values()
+    off += [] if any(one.get("kind") == "git" for one in encoders) else ["caption"]
     return [link for link in links if link[0] not in off]
 
 

@@ -54,6 +54,7 @@ STAGES = (
     "extract_features",
     "train_decoder",
     "reconstruct",
+    "caption",
     "evaluate",
     "evaluate_time",
     "learning_curve",

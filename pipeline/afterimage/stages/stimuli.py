@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -253,3 +254,18 @@ def count_splits(splits: np.ndarray, ids: np.ndarray) -> dict[str, dict[str, int
         "n_trials": {name: int((splits == name).sum()) for name in SPLITS},
         "n_stimuli": {name: len(np.unique(ids[splits == name])) for name in SPLITS},
     }
+
+
+def captions_of(rows: Iterable[Row]) -> dict[str, tuple[str, ...]]:
+    """Return the captions of stimuli that have any, by stimulus id.
+
+    A picture has one in the column ``caption``, and may have more in ``caption_2``, ``caption_3``
+    and so on.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for row in rows:
+        columns = [name for name in row if re.fullmatch(r"caption(_?\d+)?", name)]
+        texts = tuple(row[name] for name in columns if row[name] not in ("", "n/a"))
+        if texts:
+            found[row["stimulus_id"]] = texts
+    return found
