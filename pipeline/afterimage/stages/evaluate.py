@@ -157,6 +157,7 @@ class _Judge:
             settings = {
                 name: json.loads(dataset[name].attrs["encoder"]) for name in config.encoders
             }
+        self.transductive = {entity(p, "desc"): _transductive(p) for p in inputs.predictions}
         self.encoders = {}
         for name, values in settings.items():
             if values["kind"] == "vae" and inputs.generator:
@@ -215,7 +216,8 @@ class _Judge:
                         method=method,
                         role=ROLES[source],
                         ceiling="" if source == "truth" else camel_case("ceiling", method),
-                        selection=_selection(self.inputs.candidates, decoder, method),
+                        selection=_selection(self.inputs.candidates, decoder, method)
+                        + self.transductive.get(decoder, ""),
                     )
 
     def baselines(
@@ -301,8 +303,10 @@ def _prediction_rows(
         ids, predicted = read_blocks(predictions, "brain")
         predicted.pop("training_scores")
         order = _rows_of(ids, test_ids)
-        arrays, card = load_weights(model)
+        arrays, card = load_weights(model, mapped=True)
         method = card["settings"]["kind"]
+        if not getattr(DECODERS.get(method), "streams", False):
+            arrays = load_weights(model)[0]
         settings = DECODERS.settings(method)(**card["settings"])
         fitted = DECODERS.get(method).from_state(settings, arrays)
         window = card["window_s"]
@@ -317,9 +321,17 @@ def _prediction_rows(
             decoder=decoder,
             training_means={name: values.mean(axis=0) for name, values in train_blocks.items()},
             score_matrix=scores,
+            repeats=f"averaged{_transductive(predictions)}",
             resampling=resampling,
         ).rows
     return rows
+
+
+def _transductive(predictions: Path) -> str:
+    """Words for the protocol where predictions were rescaled with statistics of the test set."""
+    with open_dataset(predictions, "brain") as dataset:
+        found = {str(block.attrs.get("rescaling", "")) for block in dataset.values()} - {""}
+    return f"; predictions rescaled, {', '.join(sorted(found))}" if found else ""
 
 
 def _near_duplicates(
@@ -343,7 +355,7 @@ def _lint(inputs: Inputs, folder: Path, files: dict[str, str]) -> list[dict[str,
 
     fits = {"stimulus features": list(read_blocks(inputs.features, names=[])[0])}
     for path in inputs.models:
-        card = load_weights(path)[1]
+        card = load_weights(path, mapped=True)[1]
         fits[f"decoder {card['decoder']}"] = card["fitted_on"]
     if inputs.generator:
         card = json.loads((inputs.generator / "training.json").read_text(encoding="utf-8"))
