@@ -183,7 +183,9 @@ def test_the_stage_says_what_is_transductive(
     _, predicted = read_blocks(outputs.predictions, "brain")
     known = {name: block[:70] for name, block in features.items()}
     expected = make(rescale=rescale).fit(responses[:70], known, groups[:70])
-    np.testing.assert_allclose(predicted["vae"], expected.predict(responses[70:])["vae"], atol=1e-4)
+    np.testing.assert_allclose(
+        predicted["vae"], expected.predict(responses[70:])["vae"], atol=1e-4
+    )
     from afterimage.stages.evaluate import _transductive
 
     words = _transductive(outputs.predictions)

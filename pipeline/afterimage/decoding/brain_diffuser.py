@@ -116,7 +116,9 @@ class BrainDiffuserDecoder(LinearDecoder):
             counts = np.bincount(stimulus[train], minlength=len(first))
             parts.append((test, counts, weights))
         chosen = {
-            name: self._choose(block, first, stimulus, parts, [asked.index(a) for a in wanted[name]])
+            name: self._choose(
+                block, first, stimulus, parts, [asked.index(a) for a in wanted[name]]
+            )
             for name, block in features.items()
         }
         inputs = (responses[:, units] - mean[units]) / scale[units]
@@ -186,7 +188,11 @@ class BrainDiffuserDecoder(LinearDecoder):
         state = self._state
         raw = (inputs @ state[f"axes/{name}"]) @ state[f"coef/{name}"][:, part]
         shrunk = name in self.settings.keep_shrunk
-        if self.settings.rescale == "transductive" and not shrunk and len(raw) >= N_MIN_TRANSDUCTIVE:
+        if (
+            self.settings.rescale == "transductive"
+            and not shrunk
+            and len(raw) >= N_MIN_TRANSDUCTIVE
+        ):
             spread = raw.std(0, dtype=np.float64)
             gain = state[f"spread/{name}"][part] / np.where(spread > 0, spread, np.inf)
             rescaled = (raw - raw.mean(0, dtype=np.float64)) * gain

@@ -19,6 +19,7 @@ _KINDS = {
     "<f2": "F16", "<f4": "F32", "<f8": "F64", "<i4": "I32", "<i8": "I64", "|u1": "U8", "|b1": "BOOL",
 }  # fmt: skip
 
+
 def save_weights(path: Path, arrays: Mapping[str, np.ndarray], card: dict[str, Any]) -> None:
     """Write arrays to ``path`` (safetensors) and ``card`` to the JSON file beside it.
 
@@ -84,7 +85,9 @@ def _map_file(path: Path) -> dict[str, np.ndarray]:
     data = np.memmap(path, np.uint8, "r", offset=8 + length)
     dtypes = {kind: dtype for dtype, kind in _KINDS.items()}
     return {
-        name: data[slice(*entry["data_offsets"])].view(dtypes[entry["dtype"]]).reshape(entry["shape"])
+        name: data[slice(*entry["data_offsets"])]
+        .view(dtypes[entry["dtype"]])
+        .reshape(entry["shape"])
         for name, entry in header.items()
         if name != "__metadata__"
     }
