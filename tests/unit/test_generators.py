@@ -186,6 +186,8 @@ def test_wrong_features_are_one_clear_error(root: Path, kind: str) -> None:
         wide = known | {"clip": np.zeros((N, 99), np.float32)}
         painter.reconstruct(wide, material(kind, shapes={"clip": (99,), "vae": LATENTS}))
     assert "24" in str(caught.value)
+    with pytest.raises(ConfigError, match="not of this autoencoder"):
+        painter.reconstruct(known, material(kind, shapes={"clip": material(kind).shapes["clip"], "vae": (16, 2, 2)}))  # fmt: skip
     with pytest.raises(ConfigError, match="nothing to start from"):
         method(root, kind, latents="").reconstruct(known, material(kind))
     alone = method(root, kind, latents="", strength=1.0)
@@ -287,8 +289,7 @@ def test_parameters_are_counted_from_the_headers(root: Path, tmp_path: Path) -> 
         read_header(tmp_path / "text.safetensors")
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("memory", ["whole", "parts", "layers"])
 def test_every_placement_paints_the_same_on_a_gpu(root: Path, kind: str, memory: str) -> None:

@@ -83,7 +83,7 @@ class Generator(ABC):
             sizes | self._extra_parts(), 4 if device == "cpu" else 2, settings.memory, device,
             str(self._folder),
         )  # fmt: skip
-        self._vae = None
+        self._vae: Any = None
         if settings.latents:
             self._vae = load_autoencoder(model_folder(settings.generator))
         self._pipeline: Any = None
@@ -245,7 +245,16 @@ class Generator(ABC):
                 )
             return None
         self._require(block, predicted, material)
-        return np.asarray(predicted[block], np.float32).reshape(-1, *material.shapes[block])
+        shape, channels = material.shapes[block], self._vae.config.latent_channels
+        if len(shape) != 3 or shape[0] != channels:
+            raise ConfigError(
+                "the latents are not of this autoencoder",
+                where=self._settings.generator,
+                found=f"shape {tuple(shape)} of block {block!r}",
+                expected=f"({channels}, height, width)",
+                fix="set generator to the folder that the block of latents was made with",
+            )
+        return np.asarray(predicted[block], np.float32).reshape(-1, *shape)
 
     def _require(self, block: str, predicted: Mapping[str, Any], material: Material) -> None:
         if block not in predicted or block not in material.shapes:
