@@ -11,11 +11,11 @@ import torch
 
 from afterimage.errors import ConfigError, InputError
 from afterimage.networks.autoencoder import decode, load_autoencoder
+from afterimage.reconstruction.candidates import noise_seed
 from afterimage.reconstruction.latent_diffusion import (
     LatentDiffusion,
     LatentDiffusionSettings,
     load_generator,
-    noise_seed,
 )
 from afterimage.reconstruction.registry import RECONSTRUCTIONS, Material
 from afterimage.training.generative import new_autoencoder, new_denoiser, new_scheduler

@@ -138,3 +138,61 @@ def test_a_folder_without_weights_is_one_clear_error(tmp_path):
 
 def test_registered():
     assert ENCODERS.get("vision") is Vision
+
+
+def test_projected_tokens_begin_with_the_embedding(pictures):
+    """Brain-Diffuser's 257 x 768: every token normalised and projected as the class token is."""
+    embedding = Vision(VisionSettings(path="tiny/clip")).encode(pictures)
+    tokens = Vision(VisionSettings(path="tiny/clip", output="tokens")).encode(pictures)
+    assert tokens.shape == (5, 1 + 8 * 8, 128)
+    np.testing.assert_allclose(tokens[:, 0], embedding, rtol=1e-4, atol=1e-5)
+    scaled = Vision(VisionSettings(path="tiny/clip", output="tokens", normalise="pooled"))
+    norm = np.linalg.norm(embedding, axis=1)[:, None, None]
+    np.testing.assert_allclose(scaled.encode(pictures), tokens / norm, rtol=1e-4, atol=1e-5)
+    patches = Vision(VisionSettings(path="tiny/clip", output="tokens", class_token=False))
+    np.testing.assert_array_equal(patches.encode(pictures), tokens[:, 1:])
+    with pytest.raises(ValueError, match="class_token: true"):
+        VisionSettings(output="tokens", class_token=False, normalise="pooled")
+
+
+def test_class_token_and_registers_are_left_out(tmp_path, pictures):
+    from transformers import (
+        BitImageProcessor,
+        Dinov2WithRegistersConfig,
+        Dinov2WithRegistersModel,
+    )
+
+    config = Dinov2WithRegistersConfig(
+        hidden_size=24, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14
+    )
+    Dinov2WithRegistersModel(config).save_pretrained(tmp_path)
+    BitImageProcessor(
+        size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}
+    ).save_pretrained(tmp_path)
+    whole = Vision(VisionSettings(path=str(tmp_path), output="tokens")).encode(pictures)
+    patches = VisionSettings(path=str(tmp_path), output="tokens", class_token=False)
+    assert whole.shape == (5, 1 + 4 + 4, 24)
+    np.testing.assert_array_equal(Vision(patches).encode(pictures), whole[:, 5:])
+
+
+def test_siglip_folders_of_both_towers_give_tokens_and_the_pooled_embedding(tmp_path, pictures):
+    import torch
+    from transformers import SiglipConfig, SiglipImageProcessor, SiglipModel
+
+    size = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    config = SiglipConfig(
+        text_config={**size, "intermediate_size": 32, "vocab_size": 50},
+        vision_config={**size, "intermediate_size": 32, "image_size": 28, "patch_size": 14},
+    )
+    model = SiglipModel(config).eval()
+    model.save_pretrained(tmp_path)
+    SiglipImageProcessor(size={"height": 28, "width": 28}).save_pretrained(tmp_path)
+    encoder = Vision(VisionSettings(path=str(tmp_path)))
+    pixels = encoder._processor(images=pictures, return_tensors="pt")["pixel_values"]
+    with torch.inference_mode():
+        theirs = model.vision_model(pixel_values=pixels)
+    np.testing.assert_allclose(encoder.encode(pictures), theirs.pooler_output, atol=1e-5)
+    tokens = Vision(VisionSettings(path=str(tmp_path), output="tokens")).encode(pictures)
+    assert tokens.shape == (5, 4, 24)
+    np.testing.assert_allclose(tokens, theirs.last_hidden_state, atol=1e-5)

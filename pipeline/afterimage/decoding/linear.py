@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 from pydantic import Field
@@ -14,6 +15,33 @@ from afterimage.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from typing import Self
+
+
+#: Makes a float32 array of a shape, under a name: in memory, or on disk where it would not fit.
+Allocate: TypeAlias = Callable[[str, tuple[int, ...]], np.ndarray]
+
+
+def in_memory(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Make an array in memory."""
+    return np.empty(shape, np.float32)
+
+
+def columns_of(block: Any, part: slice) -> np.ndarray:
+    """Some columns of a block of features, all rows, finite; read now if it lies on disk."""
+    values = block[:, part] if isinstance(block, np.ndarray) else block.columns(part)
+    if not np.isfinite(values).all():
+        raise _not_finite("features")
+    return np.asarray(values)
+
+
+def _not_finite(what: str) -> InputError:
+    return InputError(
+        "a value that is not finite",
+        where="decoder fit",
+        found=what,
+        expected="finite numbers",
+        fix="leave out the units or trials that have missing values",
+    )
 
 
 class LinearSettings(Settings):
@@ -37,11 +65,14 @@ class LinearSettings(Settings):
 
 def checked(
     responses: np.ndarray,
-    features: Mapping[str, np.ndarray],
+    features: Mapping[str, Any],
     groups: np.ndarray,
     held_out: Collection[str],
 ) -> np.ndarray:
-    """Refuse a fit that cannot work; return the stimulus of each trial as str (n_trials,)."""
+    """Refuse a fit that cannot work; return the stimulus of each trial as str (n_trials,).
+
+    Blocks that are read by columns are checked by `columns_of`, when they are read.
+    """
     stimuli = np.asarray(groups).astype(str)
     check_fit(stimuli, held_out)
     wrong = [name for name, block in features.items() if block.shape[:1] != stimuli.shape]
@@ -53,15 +84,13 @@ def checked(
             f"features { {name: block.shape for name, block in features.items()} }",
             expected="one row a trial in each",
         )
-    finite = {name: np.isfinite(block).all() for name, block in features.items()}
+    finite = {
+        name: np.isfinite(block).all()
+        for name, block in features.items()
+        if isinstance(block, np.ndarray)
+    }
     if not np.isfinite(responses).all() or not all(finite.values()):
-        raise InputError(
-            "a value that is not finite",
-            where="decoder fit",
-            found=", ".join([name for name, ok in finite.items() if not ok] or ["responses"]),
-            expected="finite numbers",
-            fix="leave out the units or trials that have missing values",
-        )
+        raise _not_finite(", ".join([k for k, ok in finite.items() if not ok] or ["responses"]))
     return stimuli
 
 
@@ -125,7 +154,12 @@ class LinearDecoder:
     cross_validation_ : dict
         For each block, on the inner folds of the training part: ``r``, ``r2`` (one value a
         feature, before rescaling), ``gain`` and what the method chose. Empty after `from_state`.
+    streams : bool
+        The fit takes blocks that are read by columns, and ``allocate``; predictions and scores
+        never need all columns at once.
     """
+
+    streams: ClassVar[bool] = False
 
     def __init__(self, settings: LinearSettings) -> None:
         self.settings = settings
@@ -146,7 +180,7 @@ class LinearDecoder:
     def from_state(cls, settings: LinearSettings, state: Mapping[str, np.ndarray]) -> Self:
         """Return the fitted decoder that `state` came from."""
         decoder = cls(settings)
-        decoder._state = {key: np.array(value) for key, value in sorted(state.items())}
+        decoder._state = dict(sorted(state.items()))
         return decoder
 
     def predict(self, responses: np.ndarray) -> dict[str, np.ndarray]:

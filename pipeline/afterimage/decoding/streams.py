@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,33 @@ class Rows:
 
     def __getitem__(self, index: Any) -> np.ndarray:
         return np.asarray(self.values[self.order[index]])
+
+
+@dataclass(frozen=True)
+class Targets:
+    """A block of features, a row a trial, of which columns are read when asked for.
+
+    Parameters
+    ----------
+    read : callable
+        Columns (a slice) to float32 (n_stimuli, n_columns).
+    order : int, (n_trials,)
+        Row of each trial's stimulus.
+    n_features : int
+    """
+
+    read: Callable[[slice], np.ndarray]
+    order: np.ndarray
+    n_features: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n_trials, n_features)."""
+        return len(self.order), self.n_features
+
+    def columns(self, part: slice) -> np.ndarray:
+        """Read some columns of all trials, (n_trials, n_columns)."""
+        return self.read(part)[self.order]
 
 
 @dataclass(frozen=True)

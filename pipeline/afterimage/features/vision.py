@@ -4,6 +4,9 @@ Learning Transferable Visual Models From Natural Language Supervision (Radford e
 arXiv:2103.00020) for CLIP; DINOv2 (Oquab et al. 2023, arXiv:2304.07193) and others through the same
 code: the folder's own image processor prepares the picture, the folder's own class embeds it.
 
+Sigmoid Loss for Language Image Pre-Training (Zhai et al. 2023, arXiv:2303.15343) and SigLIP 2
+(Tschannen et al. 2025, arXiv:2502.14786) likewise, where the picture is a square of one size.
+
 What differs: the features may come from any hidden layer, and may be averaged over views of the
 picture (NeuroBridge, arXiv:2511.06836, where this gains most): what a brain tells of a picture
 hardly depends on its exact crop, so neither should its target. Unlike there, the views are seeded,
@@ -40,9 +43,13 @@ class VisionSettings(Settings):
     )
     layer: Literal["projection", "last"] | int = Field(
         "projection",
-        description="what the embedding is made of: the model's own (projected or pooled) output, "
-        "its last tokens, or those of a hidden layer (0 the input, -1 the last); intermediate "
-        "layers are often easier to decode",
+        description="what the features are made of: the model's own output (projected, or pooled; "
+        "of tokens: every one normalised and projected as the class token is), its last tokens, or "
+        "those of a hidden layer (0 the input, -1 the last); intermediate layers are often easier "
+        "to decode",
+    )
+    class_token: bool = Field(
+        True, description="output tokens: keep the class token (and registers) before the patches"
     )
     pooling: Literal["cls", "mean"] = Field(
         "mean", description="how tokens of a layer become one vector: the class token, or the mean"
@@ -50,8 +57,10 @@ class VisionSettings(Settings):
     n_augmentations: int = Field(
         0, ge=0, description="random views (crop, flip, blur) averaged with the picture itself"
     )
-    normalise: Literal["none", "unit"] = Field(
-        "none", description="scale every feature vector to unit norm, or leave it as it is"
+    normalise: Literal["none", "unit", "pooled"] = Field(
+        "none",
+        description="leave feature vectors as they are, scale every one to unit norm, or divide "
+        "all tokens of a picture by the norm of its class token (as Versatile Diffusion does)",
     )
     random_state: int = Field(0, ge=0, description="seed of the views, the same for all pictures")
     batch_size: int = Field(64, ge=1, description="pictures a forward pass")
@@ -63,6 +72,8 @@ class VisionSettings(Settings):
                 "n_augmentations needs output: embedding, for a token of another view shows "
                 "another place"
             )
+        if self.normalise == "pooled" and not (self.output == "tokens" and self.class_token):
+            raise ValueError("normalise: pooled needs output: tokens with class_token: true")
         return self
 
 
@@ -88,12 +99,20 @@ class Vision:
             AutoImageProcessor,
             AutoModel,
             CLIPVisionModelWithProjection,
+            SiglipVisionModel,
         )
 
         folder = model_folder(settings.path)
         try:
             kind = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
-            loader = CLIPVisionModelWithProjection if kind.startswith("clip") else AutoModel
+            # folders of both towers: the one for images is taken out
+            loader = AutoModel
+            if kind.startswith("clip"):
+                loader = CLIPVisionModelWithProjection
+            elif kind in ("siglip", "siglip_vision_model"):
+                loader = SiglipVisionModel
+            elif kind.startswith("siglip2"):
+                raise ValueError("SigLIP 2 with pictures of any shape (NaFlex): no fixed tokens")
             model = loader.from_pretrained(
                 folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
             )
@@ -105,8 +124,10 @@ class Vision:
                 "an image encoder cannot be loaded",
                 where=str(folder),
                 found=str(error).splitlines()[0],
-                expected="config.json, model.safetensors and preprocessor_config.json",
-                fix="save the model with save_pretrained(folder, safe_serialization=True)",
+                expected="config.json, model.safetensors and preprocessor_config.json of a model "
+                "for pictures of one size",
+                fix="copy the folder again, or save the model and its processor with "
+                "save_pretrained(folder); weights in pickle form (.bin) are not read",
             ) from None
         # Models with a class token name it among their weights.
         self._has_class_token = any(
@@ -139,8 +160,9 @@ class Vision:
                 values = (total / (1 + self._settings.n_augmentations)).astype(np.float32)
             batches.append(values)
         features = np.concatenate(batches)
-        if self._settings.normalise == "unit":
-            norm = np.linalg.norm(features, axis=-1, keepdims=True)
+        if self._settings.normalise != "none":
+            by = features[:, :1] if self._settings.normalise == "pooled" else features
+            norm = np.linalg.norm(by, axis=-1, keepdims=True)
             features = features / np.maximum(norm, np.finfo(np.float32).tiny)
         return features
 
@@ -152,10 +174,13 @@ class Vision:
         with torch.inference_mode():
             output = self._model(pixels.to(self._device), output_hidden_states=True)
         settings = self._settings
-        if settings.output == "tokens" or settings.layer != "projection":
+        if settings.output == "tokens":
             values = self._tokens(output)
-            if settings.output == "embedding":
-                values = self._pooled(values)
+            if not settings.class_token and self._has_class_token:
+                n_registers = getattr(self._model.config, "num_register_tokens", 0)
+                values = values[:, 1 + n_registers :]
+        elif settings.layer != "projection":
+            values = self._pooled(self._tokens(output))
         elif getattr(output, "image_embeds", None) is not None:
             values = output.image_embeds
         elif getattr(output, "pooler_output", None) is not None:
@@ -167,11 +192,14 @@ class Vision:
     def _tokens(self, output: Any) -> torch.Tensor:
         """Tokens of the layer, (n_images, n_tokens, n_features)."""
         layer = self._settings.layer
-        if layer == "last":
+        if layer in ("last", "projection"):
             tokens = output.last_hidden_state
+            if layer == "projection" and hasattr(self._model, "visual_projection"):
+                norm = self._model.vision_model.post_layernorm
+                tokens = self._model.visual_projection(norm(tokens))
         else:
             hidden = output.hidden_states
-            number = -1 if layer == "projection" else int(layer)
+            number = int(layer)
             if not -len(hidden) <= number < len(hidden):
                 raise ConfigError(
                     "an image encoder has no such layer", where=str(self._settings.path),

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     import h5netcdf
     import xarray
 
+#: Columns of one chunk of a wide block.
+N_CHUNK_COLUMNS = 4096
+
 
 def open_npy(path: Path) -> np.ndarray:
     """Open a numeric ``.npy`` file as a read-only memory map.
@@ -135,9 +138,7 @@ class BlockWriter:
             dtype,
             compression="gzip",
             compression_opts=1,
-            chunks=(max(1, min(256, target.dimensions["stimulus"].size)), n_features)
-            if target.dimensions["stimulus"].size
-            else None,
+            chunks=_chunks(target.dimensions["stimulus"].size, n_features),
         )
         variable.attrs["shape"] = np.array(shape, dtype=np.int64)
         for name, value in attributes.items():
@@ -148,6 +149,41 @@ class BlockWriter:
             require_space(Path(self._file.filename).parent, flat.nbytes)
             variable[row : row + len(flat)] = flat
             row += len(flat)
+
+
+def _chunks(n_rows: int, n_features: int) -> tuple[int, int] | None:
+    """Shape of a chunk: wide blocks are cut in columns too, so that columns can be read alone."""
+    if not n_rows:
+        return None
+    if n_features <= N_CHUNK_COLUMNS:
+        return max(1, min(256, n_rows)), n_features
+    return min(64, n_rows), N_CHUNK_COLUMNS
+
+
+@contextmanager
+def open_blocks(path: Path, group: str = "") -> Iterator[dict[str, BlockColumns]]:
+    """Open the blocks of a file of `BlockWriter` to read them by columns."""
+    import h5netcdf
+
+    with h5netcdf.File(path, "r") as file:
+        home = file[group] if group else file
+        yield {
+            str(name): BlockColumns(variable)
+            for name, variable in home.variables.items()
+            if name != "stimulus"
+        }
+
+
+class BlockColumns:
+    """Columns of one block on disk, read when asked for."""
+
+    def __init__(self, variable: Any) -> None:
+        self._variable = variable
+        self.shape: tuple[int, int] = variable.shape
+
+    def columns(self, part: slice) -> np.ndarray:
+        """Read some columns of all stimuli, (n_stimuli, n_columns)."""
+        return np.asarray(self._variable[:, part])
 
 
 def read_blocks(

@@ -8,13 +8,12 @@ the guidance is classifier-free (Ho & Salimans 2022, arXiv:2207.12598) and the s
 
 What differs: the condition is one image embedding (a token of cross-attention, as in Stable
 Diffusion image variations, and a projected class embedding where the U-Net has one), the
-unconditional embedding is zero, and of several candidates the one is kept whose own embedding is
-nearest to the *predicted* one; the true picture is never consulted.
+unconditional embedding is zero, and of several candidates one is kept (`candidates`); the true
+picture is never consulted.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,6 +24,7 @@ from pydantic import Field
 
 from afterimage.errors import ConfigError, InputError
 from afterimage.networks.autoencoder import decode, load_autoencoder
+from afterimage.reconstruction.candidates import paint_and_choose
 from afterimage.reconstruction.registry import RECONSTRUCTIONS, Material, Result
 from afterimage.resources import model_folder
 from afterimage.settings import Settings
@@ -78,10 +78,6 @@ class LatentDiffusion:
     ) -> Result:
         """Make one picture for each row of the predicted features.
 
-        Of ``n_candidates`` pictures the one is kept whose own embedding (``material.embed``) has
-        the largest cosine with the predicted one. The noise of candidate j follows from the random
-        state, the row's own key and j alone, whatever the batches.
-
         Parameters
         ----------
         predicted : mapping of block name to ndarray of float32
@@ -90,39 +86,21 @@ class LatentDiffusion:
 
         Returns
         -------
-        images : list of ndarray of uint8, (height, width, 3)
-        details : list of dict
-            ``seed`` and ``candidate`` (the number) of the picture kept; ``scores``: the cosines of
-            all candidates.
+        images, details
+            See `candidates.paint_and_choose`.
         """
         settings = self._settings
         embedding, latents = self._features(predicted, material)
-        n_candidates = settings.n_candidates
-        images: list[NDArray[np.uint8]] = []
-        details: list[dict[str, Any]] = []
-        n_rows = max(1, settings.batch_size // n_candidates)
-        for start in range(0, len(embedding), n_rows):
-            part = slice(start, start + n_rows)
-            seeds = [
-                noise_seed(material.random_state, key, candidate)
-                for key in material.keys[part]
-                for candidate in range(n_candidates)
-            ]
-            target = np.repeat(embedding[part], n_candidates, 0)
-            made = self._generate(target, np.repeat(latents[part], n_candidates, 0), seeds)
-            own = material.embed[settings.embedding](list(made)).reshape(len(made), -1)
-            scores = _cosine(own, target).reshape(-1, n_candidates)
-            for row, chosen in enumerate(scores.argmax(1)):
-                number = row * n_candidates + int(chosen)
-                images.append(made[number])
-                details.append(
-                    {
-                        "seed": seeds[number],
-                        "candidate": int(chosen),
-                        "scores": [round(float(score), 6) for score in scores[row]],
-                    }
-                )
-        return images, details
+
+        def paint(rows: NDArray[np.int64], seeds: list[int]) -> NDArray[np.uint8]:
+            sampled = self._sample(embedding[rows], latents[rows], seeds)
+            pictures = decode(self._vae, sampled, device=self._device, batch=len(rows))
+            return np.rint(pictures * 255).astype(np.uint8)
+
+        return paint_and_choose(
+            paint, embedding, settings.embedding, material,
+            settings.n_candidates, settings.batch_size,
+        )  # fmt: skip
 
     def _features(
         self, predicted: Mapping[str, NDArray[np.float32]], material: Material
@@ -158,30 +136,6 @@ class LatentDiffusion:
             )
         latents = np.asarray(predicted[settings.latents], np.float32)
         return embedding, latents.reshape(len(latents), *shape)
-
-    def _generate(
-        self, embedding: NDArray[np.float32], latents: NDArray[np.float32], seeds: list[int]
-    ) -> NDArray[np.uint8]:
-        """Sample one picture a row; out of memory, halve the batch and go on."""
-        import torch
-
-        size = len(embedding)
-        parts: list[NDArray[np.uint8]] = []
-        start = 0
-        while start < len(embedding):
-            part = slice(start, start + size)
-            try:
-                sampled = self._sample(embedding[part], latents[part], seeds[part])
-                pictures = decode(self._vae, sampled, device=self._device, batch=size)
-            except torch.OutOfMemoryError:
-                if size == 1:
-                    raise
-                torch.cuda.empty_cache()
-                size = (size + 1) // 2
-                continue
-            parts.append(np.rint(pictures * 255).astype(np.uint8))
-            start += size
-        return np.concatenate(parts)
 
     def _sample(
         self, embedding: NDArray[np.float32], latents: NDArray[np.float32], seeds: list[int]
@@ -277,16 +231,3 @@ def load_generator(folder: str | Path) -> tuple[Any, Any, Any]:
         )
     scheduler = DDIMScheduler.from_config(config, clip_sample=False)
     return load_autoencoder(home / "vae"), unet.eval(), scheduler
-
-
-def noise_seed(random_state: int, key: str, candidate: int) -> int:
-    """Return the seed (0 .. 2^63 - 1) of one candidate's noise, by SHA-256 of its three names."""
-    digest = hashlib.sha256(f"{random_state}|{key}|{candidate}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
-
-
-def _cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the cosine of each pair of rows, (n,)."""
-    length = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    cosine: NDArray[np.float32] = (a * b).sum(1) / np.maximum(length, 1e-12)
-    return cosine

@@ -291,8 +291,10 @@ def _predictions(
         ids, predicted = read_blocks(predictions, "brain")
         predicted.pop("training_scores")
         order = rows_of(ids, test_ids)
-        arrays, card = load_weights(model)
+        arrays, card = load_weights(model, mapped=True)
         method = card["settings"]["kind"]
+        if not getattr(DECODERS.get(method), "streams", False):
+            arrays = load_weights(model)[0]
         settings = DECODERS.settings(method)(**card["settings"])
         fitted = DECODERS.get(method).from_state(settings, arrays)
         window = card["window_s"]

@@ -28,7 +28,7 @@ from afterimage.io.tables import Row, read_tsv
 from afterimage.resources import model_folder
 from afterimage.settings import StageConfig
 
-VERSION = 1
+VERSION = 2
 CITES = ("radford2021", "rombach2022")
 #: Pictures embedded, cached and written at once.
 CHUNK = 64
@@ -108,6 +108,7 @@ def _write_block(
     device: str,
 ) -> None:
     identity = encoder_identity(settings)
+    of_text = getattr(ENCODERS.get(settings.kind), "reads_text", False)
 
     @functools.cache
     def encoder() -> Any:
@@ -116,13 +117,18 @@ def _write_block(
 
     def chunks() -> Iterator[np.ndarray]:
         for start in range(0, len(rows), CHUNK):
-            paths = [folder / row["file"] for row in rows[start : start + CHUNK]]
-            yield _cached(cache, identity, paths, encoder)
+            part = rows[start : start + CHUNK]
+            paths = [folder / row["file"] for row in part]
+            if of_text:
+                yield encoder().encode([_text_of(row, name, settings.column) for row in part])
+            else:
+                yield _cached(cache, identity, paths, encoder)
 
     stream = chunks()
     first = next(stream, None)
     if first is None:  # no picture of the test split is there: an empty block of the right shape
-        first = encoder().encode([np.zeros((64, 64, 3), np.uint8)])[:0]
+        nothing: list[Any] = [""] if of_text else [np.zeros((64, 64, 3), np.uint8)]
+        first = encoder().encode(nothing)[:0]
     shape = first.shape[1:]
 
     def all_chunks() -> Iterator[np.ndarray]:
@@ -131,6 +137,20 @@ def _write_block(
 
     attributes = {"encoder": json.dumps(settings.model_dump(mode="json")), "identity": identity}
     writer.write("", name, all_chunks(), shape, attributes)
+
+
+def _text_of(row: Row, block: str, column: str) -> str:
+    """Return the text of one stimulus; every one needs it."""
+    text = row.get(column, "n/a")
+    if text.strip() in ("", "n/a"):
+        raise InputError(
+            "a stimulus has no caption",
+            where=f"stimuli.tsv, {row['stimulus_id']} (feature block {block})",
+            found="an empty cell" if column in row else f"no column {column!r}",
+            expected=f"a text in column {column!r} for every stimulus that was shown",
+            fix="fill the column, or take the block out of extract_features.encoders",
+        )
+    return text
 
 
 def _cached(

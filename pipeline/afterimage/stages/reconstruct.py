@@ -188,4 +188,9 @@ def _embedders(
 
         return embed
 
-    return {block: embedder(block) for block in settings}
+    # a block of texts has no pictures to embed
+    return {
+        block: embedder(block)
+        for block, values in settings.items()
+        if not getattr(ENCODERS.get(values["kind"]), "reads_text", False)
+    }

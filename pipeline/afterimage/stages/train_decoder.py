@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,16 +19,26 @@ from afterimage.bids.names import derivative_root, unit_of
 from afterimage.decoding.bayesian import BayesianSettings
 from afterimage.decoding.layout import window
 from afterimage.decoding.leaks import check_fit
+from afterimage.decoding.linear import Allocate
 from afterimage.decoding.registry import DECODERS
 from afterimage.decoding.ridge import RidgeSettings
-from afterimage.decoding.streams import Rows, TrialRows
+from afterimage.decoding.streams import Rows, Targets, TrialRows
 from afterimage.errors import ConfigError
-from afterimage.io.arrays import block_shapes, block_writer, read_blocks
+from afterimage.io.arrays import (
+    BlockColumns,
+    block_shapes,
+    block_writer,
+    open_blocks,
+    read_blocks,
+)
+from afterimage.io.atomic import require_space
 from afterimage.io.trials import average_repeats, open_reader, read_layout, read_responses
 from afterimage.io.weights import save_weights
 from afterimage.settings import StageConfig
 
 VERSION = 4
+#: Arrays of a decoder from this size on are kept on disk while it is fitted.
+LARGE_BYTES = 1 << 28
 CITES = ("duprelatour2022",)
 #: Patterns of noise that are decoded: what a decoder and a generator make of no brain at all.
 N_NOISE = 4
@@ -93,39 +105,71 @@ def run(
     settings = settings.model_copy(update={"random_state": random_state})
     decoder = DECODERS.get(settings.kind)(settings)
     test, test_stimuli = read_responses(inputs.trials, "test", config.tmin_s, config.tmax_s)
-    names, blocks = read_blocks(inputs.features)
+    names, _ = read_blocks(inputs.features, names=[])
     check_fit(names, test_stimuli)
     # networks read trials in batches and are told where and when a value was measured
     extra = _layout_of(inputs, config) if getattr(decoder, "needs_layout", False) else {}
     options: dict[str, Any] = {}
     work = derivative_root(outputs.model) / "work" / "train_decoder" / unit_of(outputs.model)
-    with open_reader(inputs.trials) as reader:
+    with open_reader(inputs.trials) as reader, _blocks(decoder, inputs.features) as blocks:
         responses, stimuli = _training(reader, inputs, config, stream=bool(extra))
         order = _rows_of(names, stimuli)
-        features = {
-            block: Rows(values, order) if extra else values[order]
-            for block, values in blocks.items()
+        features: dict[str, Any] = {
+            block: _of_trials(values, order, rows=bool(extra)) for block, values in blocks.items()
         }
         if extra:
             folder = work / name / _fingerprint(settings.model_dump(mode="json"), stimuli, config)
             options = {"device": device, "checkpoint_folder": folder}
+        elif getattr(decoder, "streams", False):
+            options = {"allocate": _on_disk(work / name)}
         decoder.fit(responses, features, stimuli, held_out=set(test_stimuli), **extra, **options)
         moments = _moments(responses)
-    save_weights(
-        outputs.model,
-        decoder.state(),
-        {
-            "decoder": name,
-            "settings": settings.model_dump(mode="json"),
-            "window_s": [config.tmin_s, config.tmax_s],
-            "n_training_trials": len(stimuli),
-            "fitted_on": sorted(set(stimuli)),
-            "cross_validation": _plain(decoder.cross_validation_),
-        },
-    )
-    sources = _sources(test, test_stimuli, moments, random_state)
-    _write_predictions(outputs, decoder, name, sources, inputs.features, extra)
+        save_weights(
+            outputs.model,
+            decoder.state(),
+            {
+                "decoder": name,
+                "settings": settings.model_dump(mode="json"),
+                "window_s": [config.tmin_s, config.tmax_s],
+                "n_training_trials": len(stimuli),
+                "fitted_on": sorted(set(stimuli)),
+                "cross_validation": _plain(decoder.cross_validation_),
+            },
+        )
+        sources = _sources(test, test_stimuli, moments, random_state)
+        _write_predictions(outputs, decoder, name, sources, inputs.features, blocks, extra)
     shutil.rmtree(work / name, ignore_errors=True)
+
+
+@contextmanager
+def _blocks(decoder: Any, features: Path) -> Iterator[dict[str, Any]]:
+    """Give the feature blocks of the training stimuli, on disk where the decoder reads columns."""
+    if getattr(decoder, "streams", False):
+        with open_blocks(features) as blocks:
+            yield dict(blocks)
+    else:
+        yield dict(read_blocks(features)[1])
+
+
+def _of_trials(values: Any, order: np.ndarray, *, rows: bool) -> Any:
+    """Features of trials from those of stimuli: looked up when asked for, or all of them."""
+    if isinstance(values, BlockColumns):
+        return Targets(values.columns, order, values.shape[1])
+    return Rows(values, order) if rows else values[order]
+
+
+def _on_disk(folder: Path) -> Allocate:
+    """Make arrays too large for memory as files in ``folder``, which is removed in the end."""
+
+    def allocate(name: str, shape: tuple[int, ...]) -> np.ndarray:
+        if 4 * math.prod(shape) < LARGE_BYTES:
+            return np.empty(shape, np.float32)
+        folder.mkdir(parents=True, exist_ok=True)
+        require_space(folder, 4 * math.prod(shape))
+        file = folder / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.npy"
+        return np.lib.format.open_memmap(file, "w+", np.float32, shape)
+
+    return allocate
 
 
 def _sources(
@@ -156,17 +200,21 @@ def _write_predictions(
     name: str,
     sources: Mapping[str, tuple[np.ndarray, np.ndarray]],
     features: Path,
+    blocks: Mapping[str, Any],
     extra: Mapping[str, Any],
 ) -> None:
-    names, blocks = read_blocks(features)
+    names, _ = read_blocks(features, names=[])
     shapes = block_shapes(features)
+    about = {"decoder": name}
+    if getattr(decoder.settings, "rescale", "") == "transductive":
+        about["rescaling"] = "transductive: statistics of all test predictions together"
     with block_writer(outputs.predictions) as writer:
         for source, (patterns, ids) in sources.items():
             writer.group(source, ids)
             for block, values in decoder.predict(patterns, **extra).items():
-                writer.write(source, block, [values], shapes[block], {"decoder": name})
+                writer.write(source, block, [values], shapes[block], about)
             scores = decoder.scores(patterns, blocks, **extra)
-            writer.write(source, "training_scores", [scores], (len(names),), {"decoder": name})
+            writer.write(source, "training_scores", [scores], (len(names),), about)
 
 
 def _layout_of(inputs: Inputs, config: Config) -> dict[str, Any]:
