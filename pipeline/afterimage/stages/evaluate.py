@@ -14,15 +14,14 @@ import numpy as np
 from pydantic import Field
 
 from afterimage.bids.names import camel_case, entity, unit_of
-from afterimage.decoding.registry import DECODERS
 from afterimage.features.registry import ENCODERS
 from afterimage.io.arrays import groups_of, open_dataset, read_blocks
 from afterimage.io.atomic import write_json
 from afterimage.io.images import read_image, resize_images
 from afterimage.io.tables import read_tsv, write_tsv
-from afterimage.io.trials import average_repeats, read_responses
 from afterimage.io.weights import load_weights
 from afterimage.settings import StageConfig
+from afterimage.stages.shared_decoders import scores_of_test
 
 if TYPE_CHECKING:
     from afterimage.evaluation.scores import ReconstructionSet, Resampling
@@ -301,14 +300,8 @@ def _prediction_rows(
         ids, predicted = read_blocks(predictions, "brain")
         predicted.pop("training_scores")
         order = _rows_of(ids, test_ids)
-        arrays, card = load_weights(model)
-        method = card["settings"]["kind"]
-        settings = DECODERS.settings(method)(**card["settings"])
-        fitted = DECODERS.get(method).from_state(settings, arrays)
-        window = card["window_s"]
-        responses, stimuli = read_responses(inputs.trials, "test", *window)
-        average, names, _ = average_repeats(responses, stimuli)
-        scores = fitted.scores(average[_rows_of(names, test_ids)], test_blocks)
+        names, scores = scores_of_test(model, inputs.trials, test_blocks)
+        scores = scores[_rows_of(names, test_ids)]
         rows += prediction_rows(
             {name: values[order] for name, values in predicted.items()},
             test_blocks,
