@@ -88,7 +88,7 @@ def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def ridge_top1(data: SubjectData, test: np.ndarray, gallery: np.ndarray) -> float:
-    """Retrieval by ridge regression, its penalty chosen on inner folds."""
+    """Retrieve by ridge regression, its penalty chosen on inner folds."""
     from sklearn.linear_model import RidgeCV
 
     fitted = RidgeCV(np.logspace(0, 6, 13)).fit(data.responses, data.features["clip"])

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from afterimage.decoding.shared import SubjectData
 
 VERSION = 1
-CITES = ("scotti2024",)
+CITES = ("scotti2024", "wang2024")
 
 
 class Config(StageConfig):

@@ -27,7 +27,7 @@ from afterimage.stages.runner import record_skipped
 from afterimage.stages.shared_decoders import plain, subject_data
 
 VERSION = 1
-CITES = ("scotti2024",)
+CITES = ("scotti2024", "wang2024")
 
 if TYPE_CHECKING:
     from afterimage.decoding.shared import SubjectData
