@@ -36,7 +36,9 @@ def write_subject(root: Path, label: str, n_units: int, broken: bool = False) ->
     hidden = rng.normal(size=(50, 3))
     signals = np.repeat(hidden @ rng.normal(size=(3, n_units)), 2, 0)
     signals += 0.5 * rng.normal(size=signals.shape)
-    names = np.array([f"{label}-{i:02d}" for i in range(40)] + [f"test-{i:02d}" for i in range(10)])
+    names = np.array(
+        [f"{label}-{i:02d}" for i in range(40)] + [f"test-{i:02d}" for i in range(10)]
+    )
     split = np.where(np.arange(50) < 40, "train", "test")
     folder = root / f"sub-{label}"
     folder.mkdir(parents=True)

@@ -26,10 +26,10 @@ rule train_decoder:
     output:
         model="sub-{subject}/decoding/sub-{subject}_desc-{decoder}_model.safetensors",
         predictions="sub-{subject}/decoding/sub-{subject}_desc-{decoder}_predictions.nc",
-    wildcard_constraints:
-        decoder=named([*DECODERS, *NETWORKS]),
     log:
         "logs/train_decoder/sub-{subject}_desc-{decoder}.log",
+    wildcard_constraints:
+        decoder=named([*DECODERS, *NETWORKS]),
     resources:
         mem_mb=8000,
     params:
@@ -65,10 +65,10 @@ rule apply_shared_decoder:
     output:
         model="sub-{subject}/decoding/sub-{subject}_desc-{decoder}_model.safetensors",
         predictions="sub-{subject}/decoding/sub-{subject}_desc-{decoder}_predictions.nc",
-    wildcard_constraints:
-        decoder=named(SHARED),
     log:
         "logs/apply_shared_decoder/sub-{subject}_desc-{decoder}.log",
+    wildcard_constraints:
+        decoder=named(SHARED),
     params:
         stage=stage_params("apply_shared_decoder"),
     shell:

@@ -41,14 +41,16 @@ class MindBridgeSettings(SharedSettings):
         "linear",
         description="To the common width: maxpool over neighbours (published), or a linear layer.",
     )
-    n_common: int = Field(256, ge=2, description="Width that all subjects are brought to.")
+    n_common: int = Field(128, ge=2, description="Width that all subjects are brought to.")
     n_bottleneck: int = Field(64, ge=1, description="Width inside the adapters.")
     dropout_embedder: float = Field(0.3, ge=0, lt=1, description="Dropout of the embedders.")
     weight_error: float = Field(1.0, ge=0, description="Weight of the squared error of features.")
-    weight_reconstruction: float = Field(1.0, ge=0, description="Weight of rebuilding responses.")
+    weight_reconstruction: float = Field(
+        3.0, ge=0, description="Weight of rebuilding responses (published: 1)."
+    )
     weight_cycle: float = Field(1.0, ge=0, description="Weight of the cycle over two subjects.")
     adaptation_weight_cycle: float = Field(
-        0.1,
+        0.0,
         ge=0,
         description="The same while adapting; with few trials it does harm (published: 1).",
     )

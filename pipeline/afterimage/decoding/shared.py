@@ -27,8 +27,9 @@ class SharedSettings(TrainedSettings):
     temperature: float = Field(
         0.1, gt=0, description="Of the contrast between stimuli; smaller for more features."
     )
-    weight_decay: float = Field(0.1, ge=0, description="Decoupled weight decay of AdamW.")
-    n_steps: int = Field(1500, ge=1, description="Optimiser steps at most.")
+    learning_rate: float = Field(3e-3, gt=0, description="Highest learning rate of AdamW.")
+    weight_decay: float = Field(1.0, ge=0, description="Decoupled weight decay of AdamW.")
+    n_steps: int = Field(600, ge=1, description="Optimiser steps at most.")
     batch_size: int = Field(200, ge=2, description="Trials a step, of all subjects together.")
     adaptation_start: Literal["zero", "random"] = Field(
         "zero",
@@ -39,7 +40,7 @@ class SharedSettings(TrainedSettings):
     adaptation_learning_rate: float = Field(
         1e-3, gt=0, description="Highest learning rate of adapting."
     )
-    adaptation_weight_decay: float = Field(0.1, ge=0, description="Weight decay of adapting.")
+    adaptation_weight_decay: float = Field(1.0, ge=0, description="Weight decay of adapting.")
 
 
 @dataclass(frozen=True)

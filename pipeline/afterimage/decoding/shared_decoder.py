@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from typing import Self
 
 
+N_OFFSET = 512  # training trials that the mean of a head is taken over
+
+
 class SharedDecoder(ABC):
     """One network for several subjects, and readouts of all feature blocks behind it.
 
@@ -201,7 +204,8 @@ class SharedDecoder(ABC):
         decoded = {}
         for name in self.blocks:
             if name in encoded.predicted:
-                block = encoded.predicted[name] * self._state[f"target_scale/{name}"]
+                block = encoded.predicted[name] - self._state[f"offset/{name}"]
+                block = block * self._state[f"target_scale/{name}"]
             else:
                 block = read_out(self._state, name, encoded.representation)
             mean, gain = self._state[f"mean/{name}"], self._state[f"gain/{name}"]
@@ -322,10 +326,14 @@ class SharedDecoder(ABC):
             for name, block in pooled.table.items()
             if name not in encoded.predicted
         }
-        predicted = {
-            name: values * self._state[f"target_scale/{name}"]
-            for name, values in encoded.predicted.items()
-        }
+        # The contrast does not mind a constant in what heads say; a regression has none.
+        some = training[spread(trials.subject[training], N_OFFSET)]
+        usual = encode(model, trials, some, predict=True).predicted
+        predicted = {}
+        for name, values in encoded.predicted.items():
+            offset = usual[name].mean(0)
+            self._state[f"offset/{name}"] = offset
+            predicted[name] = (values - offset) * self._state[f"target_scale/{name}"]
         if rest:
             arrays, read = fit_readout(
                 lambda part: encode(model, trials, part).representation, rows,
