@@ -53,7 +53,7 @@ def test_what_is_lost_with_a_region_says_where_the_information_was() -> None:
     assert whole > 0.7
     assert r(decoder.without(["V4", "FFA"]), rows, "1") > whole - 0.15
     assert abs(r(decoder.without(["V1"]), rows, "1")) < 0.3
-    with pytest.raises(InputError, match="do not know"):
+    with pytest.raises(InputError, match="does not know"):
         decoder.without(["MT"])
 
 
