@@ -42,7 +42,7 @@ SHARED = {
         "report_meeg",
         "report_time",
     ),
-    "subject_trials",
+    *("subject_trials", "shared_decoders"),
     *("series_files", "report_connectivity"),
     "report_dynamic",
     *("phenotype_files", "phenotype_features", "graph_files", "report_factors"),

@@ -7,10 +7,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-
 import numpy as np
 import pytest
 import torch
+from tests import generator_example
 
 from afterimage.errors import ConfigError, InputError
 from afterimage.reconstruction import pipeline_folder
@@ -18,7 +18,6 @@ from afterimage.reconstruction.candidates import noise_seed
 from afterimage.reconstruction.pipeline_folder import Part, choose_placement, read_header
 from afterimage.reconstruction.registry import RECONSTRUCTIONS, Material
 from afterimage.training.generative import new_autoencoder
-from tests import generator_example
 
 KINDS = ("sdxl_ip_adapter", "stable_unclip", "kandinsky", "flux_redux")
 N, SIZE, LATENTS = 3, 32, (4, 4, 4)

@@ -47,6 +47,50 @@ def test_two_people_with_eeg_are_compared_and_scans_are_not(tools: Any, tmp_path
     assert "rule evaluate_subjects:" in tools.run(*arguments, "--config", more, "-n").stdout
 
 
+def shared_decoder_run(tools: Any, folder: Path, until: str) -> tuple[Any, Path]:
+    """Run two people and a decoder that is fitted on one and adapted to the other."""
+    study = tools.study(folder / "data")
+    for label, n_units in (("01", 12), ("02", 7)):
+        study.subject(label, n_units=n_units, kind="voxel")
+    tiny = {"n_steps": 10, "n_hidden": 16, "n_blocks": 1, "adaptation_steps": 5, "target": "gabor"}
+    shared = {
+        "train_decoder": {"decoders": {"ridge": None, "bayesian": None}},
+        "train_shared_decoder": {
+            "decoders": {"bridge": {"kind": "mindbridge", "n_common": 8, **tiny}}, "adapt": ["02"],
+        },
+        "apply_shared_decoder": {"n_adaptation_trials": 10},
+    }  # fmt: skip
+    config = tools.write_config(folder / "c.yaml", {**tools.light, **shared})
+    arguments = [study.folder, folder / "out", "participant", "--config", config, "--cores", 2]
+    done = tools.run(*arguments, "--until", until)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return arguments, folder / "out"
+
+
+def test_a_decoder_of_one_person_is_adapted_to_another(tools: Any, tmp_path: Path) -> None:
+    arguments, out = shared_decoder_run(tools, tmp_path, "apply_shared_decoder")
+    cards = [
+        read_json(out / f"sub-{label}" / "decoding" / f"sub-{label}_desc-bridge_model.json")
+        for label in ("01", "02")
+    ]
+    assert [card["n_training_trials"] for card in cards] == [14, 10]
+    assert cards[1]["subjects_of_fit"] == ["01"]
+    # What follows takes the files as those of any other decoder, of the adapted subject too.
+    plan = tools.run(*arguments, "-n").stdout
+    assert "rule train_shared_decoder:" not in plan
+    assert "sub-02/recon/sub-02_desc-bridge_recon.nc" in plan
+
+
+@pytest.mark.slow
+def test_shared_decoders_are_scored_like_others(tools: Any, tmp_path: Path) -> None:
+    _, out = shared_decoder_run(tools, tmp_path, "report_group")
+    for label in ("01", "02"):
+        rows = read_tsv(out / f"sub-{label}" / "evaluation" / f"sub-{label}_metrics.tsv")
+        assert {"bridge"} == {row["decoder"] for row in rows if row["role"] == "reconstruction"}
+        assert [row for row in rows if row["metric"].startswith("retrieval")]
+    assert (out / "group.html").is_file()
+
+
 @pytest.mark.slow
 def test_raw_eeg_of_two_people_reaches_the_group_report(tools: Any, tmp_path: Path) -> None:
     data = tmp_path / "data"

@@ -130,6 +130,10 @@ NETWORKS = [
     if getattr(DECODER_CLASSES.get(settings.kind), "needs_layout", False)
 ]
 DECODERS = [name for name in SETTINGS.train_decoder.decoders if name not in NETWORKS]
+# Decoders of several subjects, and who is in their fit.
+SHARED = list(SETTINGS.train_shared_decoder.decoders)
+POOLED = [s for s in PICTURED if SHARED and s not in SETTINGS.train_shared_decoder.adapt]
+ADAPTED = [s for s in PICTURED if SHARED and s not in POOLED]
 # Subjects whose units other people have too: EEG or MEG, where two or more were recorded in it.
 COMPARED = []
 for modality in ("eeg", "meg") if SETTINGS.evaluate_subjects.enabled else ():
@@ -146,7 +150,7 @@ CODE = shlex.quote(sys.executable)
 def decoders_of(subject):
     """Return the decoders that the subject's recordings can be given to, in order."""
     networks = NETWORKS if subject in RECORDED else []
-    return [*DECODERS, *networks]
+    return [*DECODERS, *networks, *SHARED]
 
 
 def decoded(pattern, *more):
@@ -327,9 +331,20 @@ def stage_params(stage, **job):
     )
 
 
+def named(names):
+    """Return a pattern of these names and no other."""
+    return "|".join(names) or "(?!)none"
+
+
 def one_decoder(wildcards):
     """Return only the decoder of this job, so that editing another one does not rerun it."""
     section = SETTINGS.section("train_decoder")["decoders"]
+    return {wildcards.decoder: section[wildcards.decoder]}
+
+
+def one_shared_decoder(wildcards):
+    """Return only the shared decoder of this job, so that editing another one reruns none."""
+    section = SETTINGS.section("train_shared_decoder")["decoders"]
     return {wildcards.decoder: section[wildcards.decoder]}
 
 

@@ -28,12 +28,51 @@ rule train_decoder:
         predictions="sub-{subject}/decoding/sub-{subject}_desc-{decoder}_predictions.nc",
     log:
         "logs/train_decoder/sub-{subject}_desc-{decoder}.log",
+    wildcard_constraints:
+        decoder=named([*DECODERS, *NETWORKS]),
     resources:
         mem_mb=8000,
     params:
         stage=stage_params("train_decoder", decoders=one_decoder),
     shell:
         stage_command("train_decoder")
+
+
+rule train_shared_decoder:
+    """Fit one decoder on the training trials of several subjects."""
+    input:
+        trials=[trials_for("train_decoder", s) for s in POOLED],
+        features=collect("sub-{s}/features/sub-{s}_split-train_features.nc", s=POOLED),
+        splits=collect("sub-{s}/sub-{s}_split.tsv", s=ADAPTED),
+    output:
+        model="group/decoding/desc-{decoder}_model.safetensors",
+    log:
+        "logs/train_shared_decoder/desc-{decoder}.log",
+    resources:
+        mem_mb=8000,
+    params:
+        stage=stage_params("train_shared_decoder", decoders=one_shared_decoder),
+    shell:
+        stage_command("train_shared_decoder")
+
+
+rule apply_shared_decoder:
+    """Predict the test trials of one subject with a shared decoder, adapted where it is new."""
+    input:
+        shared="group/decoding/desc-{decoder}_model.safetensors",
+        trials=lambda wildcards: trials_for("train_decoder", wildcards.subject),
+        features="sub-{subject}/features/sub-{subject}_split-train_features.nc",
+    output:
+        model="sub-{subject}/decoding/sub-{subject}_desc-{decoder}_model.safetensors",
+        predictions="sub-{subject}/decoding/sub-{subject}_desc-{decoder}_predictions.nc",
+    log:
+        "logs/apply_shared_decoder/sub-{subject}_desc-{decoder}.log",
+    wildcard_constraints:
+        decoder=named(SHARED),
+    params:
+        stage=stage_params("apply_shared_decoder"),
+    shell:
+        stage_command("apply_shared_decoder")
 
 
 rule decode_conditions:

@@ -7,7 +7,7 @@ from typing import Any
 
 from afterimage.connectivity.registry import CONNECTIVITY
 from afterimage.decoding.conditions.registry import CLASSIFIERS
-from afterimage.decoding.registry import DECODERS
+from afterimage.decoding.registry import DECODERS, SHARED_DECODERS
 from afterimage.features.registry import ENCODERS
 from afterimage.preprocess.fmri.registry import ESTIMATORS
 from afterimage.pretraining.registry import MASKED_MODELS, TOKEN_MODELS
@@ -27,7 +27,7 @@ def list_methods() -> list[dict[str, Any]]:
     methods = []
     for registry in (
         *(ESTIMATORS, CONNECTIVITY, CLASSIFIERS, MASKED_MODELS, TOKENIZERS),
-        *(TOKEN_MODELS, ENCODERS, DECODERS, RECONSTRUCTIONS),
+        *(TOKEN_MODELS, ENCODERS, DECODERS, SHARED_DECODERS, RECONSTRUCTIONS),
     ):
         for name in registry.names():
             module = sys.modules[registry.get(name).__module__]

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from afterimage.settings import Settings
+from afterimage.stages.apply_shared_decoder import Config as ApplySharedDecoder
 from afterimage.stages.caption import Config as Caption
 from afterimage.stages.clean_bold import Config as CleanBold
 from afterimage.stages.clean_meeg import Config as CleanMeeg
@@ -43,6 +44,7 @@ from afterimage.stages.tokenize import Config as Tokenize
 from afterimage.stages.tokenize_trials import Config as TokenizeTrials
 from afterimage.stages.train_decoder import Config as TrainDecoder
 from afterimage.stages.train_generator import Config as TrainGenerator
+from afterimage.stages.train_shared_decoder import Config as TrainSharedDecoder
 from afterimage.stages.train_tokenizer import Config as TrainTokenizer
 
 #: Sections that hold entries under names the user chooses: (section, key).
@@ -50,6 +52,7 @@ NAMED_ENTRIES = (
     ("connect", "measures"),
     ("extract_features", "encoders"),
     ("train_decoder", "decoders"),
+    ("train_shared_decoder", "decoders"),
     ("reconstruct", "methods"),
     ("decode_conditions", "classifiers"),
     ("evaluate_subjects", "decoders"),
@@ -87,6 +90,8 @@ class Config(Settings):
     train_generator: TrainGenerator = TrainGenerator()
     extract_features: ExtractFeatures = ExtractFeatures()
     train_decoder: TrainDecoder = TrainDecoder()
+    train_shared_decoder: TrainSharedDecoder = TrainSharedDecoder()
+    apply_shared_decoder: ApplySharedDecoder = ApplySharedDecoder()
     reconstruct: Reconstruct = Reconstruct()
     caption: Caption = Caption()
     evaluate: Evaluate = Evaluate()
@@ -103,9 +108,11 @@ class Config(Settings):
     report_subject: ReportSubject = ReportSubject()
     report_group: ReportGroup = ReportGroup()
 
-    @field_validator("train_decoder")
+    @field_validator("train_decoder", "train_shared_decoder")
     @classmethod
-    def _labels(cls, section: TrainDecoder) -> TrainDecoder:
+    def _labels(
+        cls, section: TrainDecoder | TrainSharedDecoder
+    ) -> TrainDecoder | TrainSharedDecoder:
         for name in section.decoders:
             if not name.isalnum() or not name.isascii() or name == "ceiling":
                 raise ValueError(
@@ -137,6 +144,16 @@ class Config(Settings):
                     "of file names)"
                 )
         return section
+
+    @model_validator(mode="after")
+    def _decoders_have_one_name_each(self) -> Config:
+        alone, together = self.train_decoder.decoders, self.train_shared_decoder.decoders
+        if twice := sorted(set(alone) & set(together)):
+            raise ValueError(
+                f"train_decoder and train_shared_decoder both name a decoder {twice[0]!r}: their "
+                "files would be the same"
+            )
+        return self
 
     @model_validator(mode="after")
     def _tokenizers_are_known(self) -> Config:

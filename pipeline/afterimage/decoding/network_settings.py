@@ -16,17 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
 
-class NetworkSettings(Settings):
-    """Settings common to the network decoders."""
+class TrainedSettings(Settings):
+    """Settings common to the decoders that are trained step by step."""
 
     target: str = Field(
         "clip", description="Feature block of the contrastive and regression heads."
-    )
-    contrastive_weight: float = Field(
-        0.75, ge=0, le=1, description="lambda of lambda * CLIP + (1 - lambda) * MSE."
-    )
-    n_embedding: int = Field(
-        64, ge=1, description="Dimensions, at first principal components, where images are sought."
     )
     n_steps: int = Field(600, ge=1, description="Optimiser steps at most.")
     batch_size: int = Field(256, ge=2, description="Trials a step; the others are the negatives.")
@@ -59,6 +53,17 @@ class NetworkSettings(Settings):
         0,
         description="Seed; the workflow gives that of train_decoder.",
         json_schema_extra={"workflow": True},
+    )
+
+
+class NetworkSettings(TrainedSettings):
+    """Settings common to the network decoders."""
+
+    contrastive_weight: float = Field(
+        0.75, ge=0, le=1, description="lambda of lambda * CLIP + (1 - lambda) * MSE."
+    )
+    n_embedding: int = Field(
+        64, ge=1, description="Dimensions, at first principal components, where images are sought."
     )
 
 

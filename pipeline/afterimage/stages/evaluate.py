@@ -12,7 +12,6 @@ import numpy as np
 from pydantic import Field
 
 from afterimage.bids.names import entity, unit_of
-from afterimage.decoding.registry import DECODERS
 from afterimage.evaluation.metrics import PROTOCOL, family_of
 from afterimage.io.arrays import open_dataset, read_blocks
 from afterimage.io.atomic import write_json
@@ -40,6 +39,7 @@ from afterimage.stages.reconstruction_sets import (
     rows_of,
     shrink,
 )
+from afterimage.stages.shared_decoders import scores_of_test
 
 if TYPE_CHECKING:
     from afterimage.evaluation.encoding_agreement import Agreement
@@ -291,16 +291,9 @@ def _predictions(
         ids, predicted = read_blocks(predictions, "brain")
         predicted.pop("training_scores")
         order = rows_of(ids, test_ids)
-        arrays, card = load_weights(model, mapped=True)
-        method = card["settings"]["kind"]
-        if not getattr(DECODERS.get(method), "streams", False):
-            arrays = load_weights(model)[0]
-        settings = DECODERS.settings(method)(**card["settings"])
-        fitted = DECODERS.get(method).from_state(settings, arrays)
-        window = card["window_s"]
-        responses, stimuli = read_responses(inputs.trials, "test", *window)
-        average, names, _ = average_repeats(responses, stimuli)
-        scores = fitted.scores(average[rows_of(names, test_ids)], test_blocks)
+        card = load_weights(model, mapped=True)[1]
+        names, scores = scores_of_test(model, inputs.trials, test_blocks)
+        scores = scores[rows_of(names, test_ids)]
         own = prediction_rows(
             {name: values[order] for name, values in predicted.items()},
             test_blocks,

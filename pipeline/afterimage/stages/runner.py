@@ -53,6 +53,8 @@ STAGES = (
     "train_generator",
     "extract_features",
     "train_decoder",
+    "train_shared_decoder",
+    "apply_shared_decoder",
     "reconstruct",
     "caption",
     "evaluate",

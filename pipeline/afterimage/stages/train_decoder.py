@@ -35,13 +35,12 @@ from afterimage.io.atomic import require_space
 from afterimage.io.trials import average_repeats, open_reader, read_layout, read_responses
 from afterimage.io.weights import save_weights
 from afterimage.settings import StageConfig
+from afterimage.stages.control_patterns import controls
 
 VERSION = 4
 #: Arrays of a decoder from this size on are kept on disk while it is fitted.
 LARGE_BYTES = 1 << 28
 CITES = ("duprelatour2022",)
-#: Patterns of noise that are decoded: what a decoder and a generator make of no brain at all.
-N_NOISE = 4
 
 if TYPE_CHECKING:
     Decoder = Any  # built below from the registry, which a type checker cannot follow
@@ -123,7 +122,6 @@ def run(
         elif getattr(decoder, "streams", False):
             options = {"allocate": _on_disk(work / name)}
         decoder.fit(responses, features, stimuli, held_out=set(test_stimuli), **extra, **options)
-        moments = _moments(responses)
         save_weights(
             outputs.model,
             decoder.state(),
@@ -136,7 +134,7 @@ def run(
                 "cross_validation": _plain(decoder.cross_validation_),
             },
         )
-        sources = _sources(test, test_stimuli, moments, random_state)
+        sources = _sources(test, test_stimuli, responses, random_state)
         _write_predictions(outputs, decoder, name, sources, inputs.features, blocks, extra)
     shutil.rmtree(work / name, ignore_errors=True)
 
@@ -175,23 +173,14 @@ def _on_disk(folder: Path) -> Allocate:
 def _sources(
     test: np.ndarray,
     test_stimuli: np.ndarray,
-    moments: tuple[np.ndarray, np.ndarray],
+    responses: Any,
     random_state: int,
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Patterns that are decoded, and their names: the brain's and the three controls'."""
     average, test_names, _ = average_repeats(test, test_stimuli)
-    rng = np.random.default_rng(random_state)
-    mean, deviation = moments
-    drawn = np.random.default_rng([random_state, 1]).standard_normal((N_NOISE, mean.shape[1]))
-    return {
-        "brain": (average, test_names),
-        "shuffled": (rng.permuted(average, axis=0), test_names),
-        "mean": (mean, np.array(["mean"])),
-        "noise": (
-            (mean + deviation * drawn).astype(np.float32),
-            np.array([f"noise{number}" for number in range(N_NOISE)]),
-        ),
-    }
+    return {"brain": (average, test_names)} | controls(
+        average, test_names, responses, random_state
+    )
 
 
 def _write_predictions(
@@ -239,20 +228,6 @@ def _training(
 def _rows_of(names: np.ndarray, stimuli: np.ndarray) -> np.ndarray:
     rows = {stimulus: row for row, stimulus in enumerate(names)}
     return np.array([rows[stimulus] for stimulus in stimuli])
-
-
-def _moments(responses: Any, n_trials: int = 256) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation of the responses, (1, n_values) each, read in pieces."""
-    if isinstance(responses, np.ndarray):
-        return responses.mean(axis=0, keepdims=True), responses.std(axis=0, keepdims=True)
-    n = responses.shape[0]
-    total = squares = np.zeros(1)
-    for start in range(0, n, n_trials):
-        part = responses[np.arange(start, min(start + n_trials, n))].astype(np.float64)
-        total, squares = total + part.sum(0), squares + (part**2).sum(0)
-    mean = total / n
-    deviation = np.sqrt(np.maximum(squares / n - mean**2, 0))
-    return np.asarray(mean, np.float32)[None], np.asarray(deviation, np.float32)[None]
 
 
 def _fingerprint(settings: Mapping[str, Any], stimuli: np.ndarray, config: Config) -> str:

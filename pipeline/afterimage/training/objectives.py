@@ -63,6 +63,57 @@ def contrastive_loss(images: Tensor, texts: Tensor, log_scale: Tensor) -> Tensor
     return (cross_entropy(logits, own) + cross_entropy(logits.T, own)) / 2
 
 
+def soft_contrastive_loss(predicted: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    r"""Contrast against how alike the targets are (SoftCLIP; Gao et al. 2023, arXiv:2303.17561).
+
+    With p and t at length one, the cross-entropy of :math:`softmax(p t' / \tau)` under
+    :math:`softmax(t t' / \tau)`, over rows and over columns: a second trial of the same stimulus is
+    no negative.
+
+    Parameters
+    ----------
+    predicted, targets : Tensor, (n, n_features)
+    temperature : float
+    """
+    from torch.nn.functional import normalize
+
+    found, truth = normalize(predicted.float(), dim=-1), normalize(targets.float(), dim=-1)
+    wanted = (truth @ truth.T / temperature).softmax(dim=-1)
+    logits = found @ truth.T / temperature
+    rows = -(wanted * logits.log_softmax(dim=-1)).sum(-1).mean()
+    columns = -(wanted * logits.T.log_softmax(dim=-1)).sum(-1).mean()
+    return (rows + columns) / 2
+
+
+def mixed_contrastive_loss(
+    predicted: Tensor, targets: Tensor, partner: Tensor, share: Tensor, temperature: float
+) -> Tensor:
+    """Contrast of trials that are mixtures of two (BiMixCo; Scotti et al. 2023, arXiv:2305.18274).
+
+    Parameters
+    ----------
+    predicted : Tensor, (n, n_features)
+        Of ``share`` of trial i and ``1 - share`` of trial ``partner[i]``.
+    targets : Tensor, (n, n_features)
+        Of the trials themselves.
+    partner : Tensor of int64, (n,)
+    share : Tensor, (n,)
+    temperature : float
+    """
+    import torch
+    from torch.nn.functional import normalize
+
+    found, truth = normalize(predicted.float(), dim=-1), normalize(targets.float(), dim=-1)
+    logits = found @ truth.T / temperature
+    own = torch.arange(len(logits), device=logits.device)
+    wanted = torch.zeros_like(logits)
+    wanted[own, own] = share.to(logits.dtype)
+    wanted[own, partner] += 1 - share.to(logits.dtype)
+    rows = -(wanted * logits.log_softmax(dim=1)).sum(1).mean()
+    columns = -(wanted * logits.log_softmax(dim=0)).sum(0).mean()
+    return (rows + columns) / 2
+
+
 def seeded_objective(network: nn.Module) -> nn.Module:
     """Return the objective of a network that says its loss and draws from torch's global source.
 

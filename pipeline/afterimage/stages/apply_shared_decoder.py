@@ -1,0 +1,156 @@
+"""Predict the features of one subject's test trials with a decoder of several subjects.
+
+A subject who took no part in the fit is adapted to it first, on its own training trials. What is
+written is what `train_decoder` writes, so that all that follows is the same; the model file holds
+the subject's own arrays and names the file of the shared ones (``shared_model`` of its card).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from afterimage.bids.names import derivative_root, unit_of
+from afterimage.decoding.leaks import check_fit
+from afterimage.decoding.registry import SHARED_DECODERS
+from afterimage.errors import ConfigError
+from afterimage.io.arrays import block_shapes, block_writer, read_blocks
+from afterimage.io.trials import average_repeats, read_responses
+from afterimage.io.weights import load_weights, save_weights
+from afterimage.settings import StageConfig
+from afterimage.stages.control_patterns import controls
+from afterimage.stages.shared_decoders import only_subject, subject_data
+
+if TYPE_CHECKING:
+    from afterimage.decoding.shared import SubjectData
+
+VERSION = 1
+CITES = ("scotti2024", "wang2024")
+
+
+class Config(StageConfig):
+    """How decoders of several subjects are adapted to a new one, and asked."""
+
+    n_adaptation_trials: int | None = Field(
+        None, ge=3, description="first training trials a new subject is adapted on; null: all"
+    )
+    average: Literal["outputs", "inputs"] = Field(
+        "outputs",
+        description="over repeats of a test picture: what is decoded from each, or the responses",
+    )
+    random_state: int | None = Field(
+        None, description="seed of the shuffled control; default: the root seed"
+    )
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the stage reads: no test picture and no feature of one."""
+
+    shared: Path
+    trials: Path
+    features: Path
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the stage writes."""
+
+    model: Path
+    predictions: Path
+
+
+def run(
+    inputs: Inputs, outputs: Outputs, config: Config, *, threads: int = 1, device: str = "cpu"
+) -> None:
+    """Adapt where the subject is new, and predict for the brain and for the controls.
+
+    The controls are those of `train_decoder`.
+    """
+    subject = unit_of(outputs.model).removeprefix("sub-")
+    arrays, card = load_weights(inputs.shared)
+    settings = SHARED_DECODERS.settings(card["settings"]["kind"])(**card["settings"])
+    decoder = SHARED_DECODERS.get(settings.kind).from_state(settings, arrays)
+    seen = {stimulus for names in card["fitted_on"].values() for stimulus in names}
+    work = derivative_root(outputs.model) / "work" / "apply_shared_decoder" / f"sub-{subject}"
+    test, test_stimuli = read_responses(inputs.trials, "test", *card["window_s"])
+    check_fit(seen, test_stimuli)
+    n_trials = card["n_training_trials"].get(subject)
+    with ExitStack() as stack:
+        data, _ = subject_data(inputs.trials, inputs.features, *card["window_s"], stack)
+        if subject not in decoder.subjects:
+            if data.stimuli.size == 0:
+                raise ConfigError(
+                    "a subject without training trials cannot be adapted", where=f"sub-{subject}",
+                    found="no training trial", expected="some",
+                )  # fmt: skip
+            wanted = config.n_adaptation_trials or len(data.stimuli)
+            few = data.only(np.arange(min(wanted, len(data.stimuli))))
+            decoder.adapt(
+                subject,
+                few,
+                set(test_stimuli),
+                device=device,
+                checkpoint_folder=work / f"{card['decoder']}-{len(few.stimuli)}",
+            )
+            n_trials = len(few.stimuli)
+            seen |= set(few.stimuli.tolist())
+        sources = _sources(test, test_stimuli, data, config)
+    own = {key: value for key, value in card.items() if key in ("decoder", "settings", "window_s")}
+    save_weights(
+        outputs.model,
+        only_subject(decoder.state(), subject),
+        own
+        | {
+            "shared_model": os.path.relpath(
+                inputs.shared.resolve(), outputs.model.parent.resolve()
+            ),
+            "subjects_of_fit": sorted(card["fitted_on"]),
+            "average": config.average,
+            "n_training_trials": n_trials,
+            "fitted_on": sorted(seen),
+            "cross_validation": card["cross_validation"],
+        },
+    )
+    _write_predictions(outputs, decoder, subject, card["decoder"], sources, inputs.features)
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def _sources(
+    test: np.ndarray, stimuli: np.ndarray, data: SubjectData, config: Config
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Patterns that are decoded and the stimulus of each: the brain's and the three controls'."""
+    if config.average == "inputs":
+        test, stimuli, _ = average_repeats(test, stimuli)
+    return {"brain": (test, stimuli)} | controls(
+        test, stimuli, data.responses, config.random_state or 0
+    )
+
+
+def _write_predictions(
+    outputs: Outputs,
+    decoder: Any,
+    subject: str,
+    name: str,
+    sources: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    features: Path,
+) -> None:
+    """Decode every pattern; what belongs to one stimulus is averaged."""
+    training, blocks = read_blocks(features)
+    shapes = block_shapes(features) | {"training_scores": (len(training),)}
+    with block_writer(outputs.predictions) as writer:
+        for source, (patterns, stimuli) in sources.items():
+            decoded = decoder.predict(patterns, subject)
+            decoded["training_scores"] = decoder.scores(patterns, blocks, subject)
+            writer.group(source, np.unique(stimuli))
+            for block, values in decoded.items():
+                average, _, _ = average_repeats(values, stimuli)
+                writer.write(source, block, [average], shapes[block], {"decoder": name})
