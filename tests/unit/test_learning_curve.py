@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from afterimage.decoding.ridge import RidgeSettings
+from afterimage.errors import ConfigError
 from afterimage.io.arrays import block_writer
 from afterimage.io.tables import read_tsv
 from afterimage.io.trials import write_trials
@@ -115,6 +116,14 @@ def test_breaks_between_runs_are_no_recording() -> None:
     assert n_trials_of("1.5 min", 4, found) == 3
     assert n_trials_of("3 min", 4, found) is None
     assert n_trials_of("50 %", 4, None) == 2
+
+
+def test_blocks_that_are_not_there_are_named(tmp_path: Path) -> None:
+    inputs = make_study(tmp_path)
+    with pytest.raises(ConfigError, match="gabor"):
+        rows_of(inputs, blocks=("gabor",))
+    with pytest.raises(ConfigError, match="vae"):
+        rows_of(inputs, block="vae")
 
 
 def test_an_amount_that_is_none_is_refused() -> None:

@@ -21,7 +21,8 @@ from afterimage.decoding.layout import window
 from afterimage.decoding.leaks import check_fit
 from afterimage.decoding.registry import DECODERS
 from afterimage.decoding.streams import Rows, TrialRows
-from afterimage.io.arrays import read_blocks
+from afterimage.errors import ConfigError
+from afterimage.io.arrays import block_shapes, read_blocks
 from afterimage.io.tables import write_tsv
 from afterimage.io.trials import average_repeats, open_reader, open_trials, read_layout
 from afterimage.settings import StageConfig
@@ -58,6 +59,9 @@ class Config(StageConfig):
     tmax_s: float | None = Field(None, description="end of that window; null: all")
     block: str = Field(
         "", description="feature block in which pictures are told apart; empty: clip, or the first"
+    )
+    blocks: tuple[str, ...] = Field(
+        (), description="feature blocks that decoders are fitted to; empty: all"
     )
     n_bootstraps: int = Field(1000, ge=100, description="resamples of an interval")
     n_permutations: int = Field(1000, ge=100, description="permuted pairs of a chance level")
@@ -158,8 +162,17 @@ class _Study:
     def __init__(self, inputs: Inputs, config: Config, drawing: Resampling, device: str) -> None:
         self.inputs, self.config, self.drawing, self.device = inputs, config, drawing, device
         self.subject = unit_of(inputs.trials).removeprefix("sub-")
-        self.names, self.features = read_blocks(inputs.features)
-        self.gallery_names, self.gallery = read_blocks(inputs.test_features)
+        there = sorted(block_shapes(inputs.features))
+        wanted = {*config.blocks, *([config.block] if config.block else [])}
+        if wanted - set(there):
+            raise ConfigError(
+                "a feature block of the learning curve is not there", where=str(inputs.features),
+                found=", ".join(sorted(wanted - set(there))), expected=", ".join(there),
+                fix="set learning_curve: blocks and block to encoders of extract_features",
+            )  # fmt: skip
+        blocks = sorted(wanted) if config.blocks else None
+        self.names, self.features = read_blocks(inputs.features, names=blocks)
+        self.gallery_names, self.gallery = read_blocks(inputs.test_features, names=blocks)
         with open_trials(inputs.trials) as trials:
             order = {
                 name: trials[name].values

@@ -163,11 +163,16 @@ def run_stage(
     module.run(bound_inputs, bound_outputs, config, threads=threads, device=device)
     _write_sidecars(name, module.VERSION, config, inputs, outputs)
     seconds = time.monotonic() - started
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    peak_mb = used.ru_maxrss / 1024
     first = Path(next(value for values in outputs.values() for value in values))
     write_json(
         derivative_root(first) / "logs" / "cost" / name / f"{first.name.split('.')[0]}.json",
-        {"seconds": round(seconds, 2), "peak_memory_mb": round(peak_mb, 1)},
+        {
+            "seconds": round(seconds, 2),
+            "processor_seconds": round(used.ru_utime + used.ru_stime, 2),
+            "peak_memory_mb": round(peak_mb, 1),
+        },
     )
     log.info("%s finished in %.1f s, peak memory %.0f MB", name, seconds, peak_mb)
 
