@@ -65,7 +65,7 @@ def group_html() -> str:
 def test_subject_has_all_sections_in_order(subject_html: str) -> None:
     ids = [attrs["id"] for attrs in Page(subject_html).all("section")]
     assert ids == [
-        "summary", "responses", "decoding", "gallery", "scores", "audit", "methods",
+        "summary", "responses", "decoding", "gallery", "scores", "published", "audit", "methods",
         "provenance", "errors",
     ]  # fmt: skip
 

@@ -156,7 +156,7 @@ def _cluster_oracle(report: SubjectReport, headline: Row | None) -> Check:
                      STATES["not run"])  # fmt: skip
     found = [
         f"With {oracle.get('k')} clusters the formula gives "
-        f"{100 * float(oracle.get('expected_twoway', float('nan'))):.1f} %, and the oracle scores "
+        f"{100 * float(oracle.get('expected_twoway', float('nan'))):.1f} %, and the oracle's features score "
         f"{100 * float(oracle.get('measured_twoway', oracle.get('expected_twoway', 0))):.1f} %."
     ]
     name = str(headline["metric"])
@@ -169,7 +169,7 @@ def _cluster_oracle(report: SubjectReport, headline: Row | None) -> Check:
         more = _better(own, value, described)
         found.append(
             f"In {inline(described.title)} the reconstructions reach {_written(headline, described)}, "
-            f"the oracle {described.write(value)}."
+            f"the mean picture of the true cluster {described.write(value)}."
         )
         state = "pass" if more else state
     within = [
@@ -225,9 +225,10 @@ def _training_pictures(report: SubjectReport, headline: Row | None) -> Check:
             f" Without them the score is {described.write(without)} instead of "
             f"{described.write(headline['value'])}."
         )  # fmt: skip
-        found.append(
+        found.insert(
+            0,
             f"{len(pairs)} test picture{'s are' if len(pairs) > 1 else ' is'} nearly a training "
-            f"picture ({report.audit.near_duplicate_rule}).{kept}"
+            f"picture ({report.audit.near_duplicate_rule}).{kept}",
         )
         state = "warn"
     else:
