@@ -106,7 +106,7 @@ class Judge:
                         for name, values in dataset.data_vars.items()
                     }
                 # The mean and the noise belong to no image: they stand for all of them in turn.
-                rows = list(np.arange(len(self.ids)) % len(ids))
+                rows = [number % len(ids) for number in range(len(self.ids))]
                 if source not in ("mean", "noise"):
                     rows = rows_of(ids, self.ids)
                 # netCDF lists variables by name; people expect the order of the configuration.
