@@ -391,7 +391,7 @@ def test_group_report(group_html: str) -> None:
     assert "only 7 training trials" in page.text
     assert {f"sub-{i:02d}.html" for i in range(1, 6)} <= {a["href"] for a in page.all("a")}
     assert [a["id"] for a in page.all("section")] == [
-        "group_summary", "group_scores", "group_linter", "methods", "group_errors",
+        "group_summary", "group_scores", "published", "group_linter", "methods", "group_errors",
     ]  # fmt: skip
     assert "no stimulus in two splits 4 passed" in page.text
 
