@@ -38,7 +38,7 @@ def audit_checks(report: SubjectReport, headline: Row | None) -> list[Check]:
         _wrong_brains(report, headline),
         _cluster_oracle(report, headline),
         _training_pictures(report, headline),
-        _held_out(report),
+        _held_out(report, headline),
         _generator(report, headline),
         _linter(report),
     ]
@@ -238,7 +238,7 @@ def _training_pictures(report: SubjectReport, headline: Row | None) -> Check:
     return Check("training_pictures", title, checked, why, tuple(found), state, STATES[state])
 
 
-def _held_out(report: SubjectReport) -> Check:
+def _held_out(report: SubjectReport, headline: Row | None) -> Check:
     title = "Kinds of picture never seen in training"
     checked = (
         "Whether the test pictures are of clusters or categories of which none was in training."
@@ -263,6 +263,15 @@ def _held_out(report: SubjectReport) -> Check:
         + (f"{crossing} of them are in training too." if crossing else "no picture of them was in training."),
     )  # fmt: skip
     state = "fail" if crossing else "pass"
+    if headline is not None:
+        described = metric(str(headline["metric"]))
+        above = _above_chance(headline, described)
+        state = state if above or crossing else "warn"
+        told += (
+            f"On these new {kind} {inline(described.title)} is {_written(headline, described)}, chance "
+            f"{described.write(headline.get('chance'))}"
+            + (": what was learned holds for them." if above else ": not above chance."),
+        )
     return Check("held_out", title, checked, why, told, state, STATES[state])
 
 
