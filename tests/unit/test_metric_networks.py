@@ -210,7 +210,9 @@ def test_the_report_says_what_stands_in() -> None:
         "path": "x",
         "architecture": "alexnet",
     }
-    told = describe_networks(judged, {"alexnet": facts, "swav": facts | {"weights": "other"}})
+    told = describe_networks(
+        judged, {"alexnet": facts, "swav": facts | {"weights": "other"}}, ["clip"]
+    )
     rows = {row["metric"]: row for row in told["mindeye2"]["networks"]}
     assert (
         rows["twoway_alexnet2"]["comparable"] and rows["twoway_alexnet2"]["network"] == "AlexNet"

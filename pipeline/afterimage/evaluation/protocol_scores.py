@@ -181,7 +181,7 @@ def retrieval_rows(
                 family=protocol_.name, size="decoded features", n=n, direction=direction,
                 gallery=len(galleries[0]), repeats="averaged", selection="no selection",
                 extra=(
-                    f"{len(galleries)} draws, seed {drawing.random_state}", "cosine, not centred",
+                    f"{len(galleries)} draw{'s' if len(galleries) > 1 else ''}, seed {drawing.random_state}", "cosine, not centred",
                     kinds.get(block, block), *how,
                 ),
             )  # fmt: skip

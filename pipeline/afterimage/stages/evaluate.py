@@ -219,7 +219,7 @@ def _score(
     more = [row for other in others for row in other.rows()]
     if agreement is not None:
         more += with_ceiling(agreement.rows, TRUE_IMAGES)
-    return scored, more, describe_networks(others, checked)
+    return scored, more, describe_networks(others, checked, judge.config.encoders)
 
 
 def agreement_blocks(config: Config) -> list[str]:

@@ -197,7 +197,7 @@ def how_of(
     own = [row for row in manifest if row["decoder"] == decoder and row["method"] == method]
     seeds = {row.get("seed", "n/a") for row in own} - {"n/a", ""}
     blends = {json.loads(row["details"]).get("blend") for row in own} - {None, 0}
-    seeded = "a seed an image" if len(seeds) > 1 else f"seed {min(seeds, default='none')}"
+    seeded = "a seed an image" if len(seeds) > 1 else f"seed {min(seeds)}" if seeds else "no seed"
     return (
         f"blend {' or '.join(map(str, sorted(blends)))} of the low-level image" if blends
         else "no blend",
