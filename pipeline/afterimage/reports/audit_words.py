@@ -258,7 +258,7 @@ def _held_out(report: SubjectReport, headline: Row | None) -> Check:
         )
         return Check("held_out", title, checked, why, found, "not run", STATES["not run"])
     crossing = int(facts.get("n_crossing", 0))
-    told = (
+    told: tuple[str, ...] = (
         f"{facts.get('n_test_groups')} of {facts.get('n_groups')} {kind} are the test set, and "
         + (f"{crossing} of them are in training too." if crossing else "no picture of them was in training."),
     )  # fmt: skip
