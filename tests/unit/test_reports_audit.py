@@ -138,3 +138,26 @@ def test_published_rows_are_never_in_the_tables_of_our_own() -> None:
     assert view["table"].rows[0][0].text == "mindeye2 (A)"
     assert "no: no folder of Inception v3" in view["networks"].rows[0][4].text
     assert assemble_subject(report).count(">0.123<") == 1
+
+
+def test_the_group_never_averages_two_protocols() -> None:
+    from afterimage.reports.assemble import _group_means
+    from afterimage.reports.figures.group import subject_panels
+
+    group = example.make_group(4)
+    name = "twoway_clip"
+    rows = [dict(row) for row in group.metrics if row["metric"] == name]
+    alike = replace(group, metrics=rows, headline_metric=name)
+    for row in rows:
+        if row["subject"].endswith("01"):
+            row["protocol"] = "afterimage-1; resized to 425 x 425; n=50; repeats averaged"
+        else:
+            row["protocol"] = "afterimage-1; native size; n=50; repeats averaged"
+    apart = _group_means(alike)
+    one = _group_means(
+        replace(alike, metrics=[row | {"protocol": "afterimage-1; native size"} for row in rows])
+    )
+    assert len(apart) == 2 * len(one)
+    assert sum("resized to 425 x 425" in told for _, _, told in apart) == len(one)
+    titles = [panel.title for panel in subject_panels(alike)]
+    assert len(titles) == 2 and any("native size" in title for title in titles)
