@@ -161,3 +161,20 @@ def test_the_group_never_averages_two_protocols() -> None:
     assert sum("resized to 425 x 425" in told for _, _, told in apart) == len(one)
     titles = [panel.title for panel in subject_panels(alike)]
     assert len(titles) == 2 and any("native size" in title for title in titles)
+
+
+def test_agreement_is_drawn_by_region_for_the_last_method() -> None:
+    from afterimage.reports.figures.dots import agreement_panels
+
+    like = example.metric_rows()[0]
+    rows = [
+        like | {"label": f"ridge{camel}", "method": method, "metric": f"encoding_agreement_{region}",
+                "value": value, "ceiling": 0.6}
+        for camel, method, value in (("LowLevel", "low_level", 0.2),
+                                     ("LatentDiffusion", "latent_diffusion", 0.4))
+        for region in ("all", "V1", "PPA")
+    ]  # fmt: skip
+    report = example.make_subject(metrics=[*example.metric_rows(), *rows])
+    (panel,) = agreement_panels(report)
+    assert panel.alt.endswith(": all units 0.400; V1 0.400; PPA 0.400")
+    assert not agreement_panels(example.make_subject())

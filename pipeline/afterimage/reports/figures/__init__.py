@@ -66,6 +66,7 @@ SUBJECT_FIGURES: Mapping[str, Callable[[SubjectReport], list[Panel]]] = {
     "time_repetitions": time_resolved.repetition_panels,
     "condition_scores": time_resolved.condition_panels,
     "scores": dots.score_panels,
+    "agreement": dots.agreement_panels,
     "audit": dots.audit_panels,
 }
 
