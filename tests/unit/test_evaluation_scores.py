@@ -66,9 +66,13 @@ def test_rows_hold_the_metrics_and_all_columns() -> None:
     names = [r["metric"] for r in scores.rows if r["label"] == "ridgeLowLevel"]
     assert names == [
         *("pixcorr", "mse", "ssim"),
-        *("twoway_clip", "retrieval_top1_clip", "retrieval_top5_clip"),
-        *("twoway_pixels", "retrieval_top1_pixels", "retrieval_top5_pixels"),
+        *("twoway_clip", "rank_clip", "retrieval_top1_clip", "retrieval_top5_clip"),
+        *("twoway_pixels", "rank_pixels", "retrieval_top1_pixels", "retrieval_top5_pixels"),
     ]
+    rank, twoway = (
+        pick(scores, "ridgeLowLevel", f"{n}_clip")["value"] for n in ("rank", "twoway")
+    )
+    assert rank == pytest.approx(1 - twoway)
     one = sets[0]
     matrix = similarity(one.embeddings["clip"], embeddings["clip"])
     for name, values in {
@@ -122,7 +126,7 @@ def test_blocks_bound_the_cost_and_keep_value_and_p(monkeypatch) -> None:
     counting_ssim = CountingPairs()
     whole = reconstruction_rows(truth, {}, [bare(sets[0])], subject="01", resampling=QUICK)
     monkeypatch.setattr(
-        "afterimage.evaluation.scores.IMAGE_METRICS",
+        "afterimage.evaluation.measures.IMAGE_METRICS",
         {"ssim": (ssim, counting_ssim, 1.0)},
     )
     blocked = reconstruction_rows(truth, {}, [bare(sets[0])], subject="01", resampling=QUICK)
@@ -217,15 +221,16 @@ def test_prediction_rows() -> None:
         resampling=QUICK,
     )
     names = [row["metric"] for row in scores.rows]
-    assert names[:5] == [
-        *("twoway_clip", "retrieval_top1_clip", "retrieval_top5_clip"),
+    assert names[:6] == [
+        *("twoway_clip", "rank_clip", "retrieval_top1_clip", "retrieval_top5_clip"),
         *("retrieval_top1_clip_image_to_brain", "retrieval_top5_clip_image_to_brain"),
     ]
     assert names[-4:] == [
         *("retrieval_top1", "retrieval_top5"),
         *("retrieval_top1_image_to_brain", "retrieval_top5_image_to_brain"),
     ]
-    assert {row["ceiling"] for row in scores.rows} == {1.0}
+    ceilings = {row["metric"].startswith("rank"): row["ceiling"] for row in scores.rows}
+    assert ceilings == {False: 1.0, True: 0.0}
     assert {row["role"] for row in scores.rows} == {"prediction"}
     assert pick(scores, "ridge", "retrieval_top1")["value"] == 1.0
     centred = similarity(predicted["clip"], true["clip"], training_mean=means["clip"])
@@ -250,7 +255,7 @@ def test_predictions_in_a_larger_gallery_with_repeats() -> None:
         repeats="single",
         resampling=QUICK,
     )
-    assert [row["value"] for row in scores.rows] == [1.0, 1.0, 1.0]
+    assert [row["value"] for row in scores.rows] == [1.0, 0.0, 1.0, 1.0]
     assert not any("image_to_brain" in row["metric"] for row in scores.rows)
     assert "gallery=50; repeats single" in scores.rows[0]["protocol"]
 

@@ -176,3 +176,47 @@ def test_similarity_of_many_features_is_that_of_few(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(identification, "LARGEST_WHOLE", 100)
     monkeypatch.setattr(identification, "CHUNK_FEATURES", 700)
     np.testing.assert_allclose(identification.similarity(a, b), whole, atol=2e-10)
+
+
+def test_the_stage_checks_folders_before_any_work(
+    alexnet: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from afterimage.stages.evaluate import Config
+    from afterimage.stages.published_protocols import check_networks
+
+    def checked(**networks: str):
+        return check_networks(Config(protocols=["mindeye2"], networks=networks))
+
+    found = checked(alexnet=str(alexnet), swav=str(tmp_path / "absent"))
+    assert list(found) == ["alexnet"] and found["alexnet"]["path"] == str(alexnet)
+    assert "a small network is used" in caplog.text
+    with pytest.raises(ConfigError, match="no protocol has such a network"):
+        checked(vgg=str(alexnet))
+    with pytest.raises(ConfigError, match="SwAV"):
+        checked(swav=str(alexnet))
+    assert check_networks(Config(networks={"swav": str(alexnet)})) == {}  # not asked for
+
+
+def test_the_report_says_what_stands_in() -> None:
+    from types import SimpleNamespace
+
+    from afterimage.evaluation.protocols import PROTOCOLS
+    from afterimage.stages.published_protocols import describe_networks
+
+    judged = [SimpleNamespace(protocol=PROTOCOLS["mindeye2"])]
+    facts = {
+        "weights": "IMAGENET1K_V1",
+        "sha256": "0" * 64,
+        "path": "x",
+        "architecture": "alexnet",
+    }
+    told = describe_networks(
+        judged, {"alexnet": facts, "swav": facts | {"weights": "other"}}, ["clip"]
+    )
+    rows = {row["metric"]: row for row in told["mindeye2"]["networks"]}
+    assert (
+        rows["twoway_alexnet2"]["comparable"] and rows["twoway_alexnet2"]["network"] == "AlexNet"
+    )
+    assert rows["twoway_inception"]["row"] == "twoway_standin_clip"
+    assert "no folder of Inception v3" in rows["twoway_inception"]["why"]
+    assert "published with swav_800ep" in rows["distance_swav"]["why"]

@@ -199,7 +199,8 @@ def test_left_out_input_is_no_failure(root: Path) -> None:
 def test_group_report_copes_without_scores(root: Path) -> None:
     run_stage(
         "report_group", {"trials": [str(root / "sub-01" / "sub-01_trials.nc")], "metrics": []},
-        {"report": [str(root / "group.html")], "metrics": [str(root / "group" / "metrics.tsv")]},
+        {"report": [str(root / "group.html")], "metrics": [str(root / "group" / "metrics.tsv")],
+         "comparison": [str(root / "group" / "comparison.tsv")]},
         {},
     )  # fmt: skip
     html = (root / "group.html").read_text(encoding="utf-8")

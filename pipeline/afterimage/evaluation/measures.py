@@ -93,7 +93,7 @@ def image_measures(
     recon: NDArray[np.generic],
     drawing: Resampling,
     *,
-    names: Sequence[str] = tuple(IMAGE_METRICS),
+    names: Sequence[str] | None = None,
     resize: Callable[[NDArray[np.generic]], NDArray[np.generic]] | None = None,
     size_px: int | None = None,
 ) -> Iterator[Measure]:
@@ -103,8 +103,8 @@ def image_measures(
     ----------
     truth, recon : ndarray, shape (n, height, width, 3)
     drawing : Resampling
-    names : sequence of str
-        Keys of `IMAGE_METRICS`.
+    names : sequence of str, optional
+        Keys of `IMAGE_METRICS`; by default all of them.
     resize, size_px : callable and int, optional
         Brings some images to the size at which they are compared, a block at a time.
     """
@@ -114,7 +114,7 @@ def image_measures(
     def sized(images: NDArray[np.generic]) -> NDArray[np.float32]:
         return pixels.as_unit_float(images if resize is None else resize(images))
 
-    for name in names:
+    for name in names or IMAGE_METRICS:
         each, pairwise, budget = IMAGE_METRICS[name]
         per_block = max(SMALLEST_BLOCK, int(budget / max(1, n * n_pixels)))
         order = np.random.default_rng(drawing.random_state).permutation(n)

@@ -171,6 +171,7 @@ def retrieval_rows(
         matrix = cosine(values, true[block])
         n = len(matrix)
         galleries = drawn_galleries(n, protocol_.gallery, protocol_.n_draws, drawing.random_state)
+        draws = f"{len(galleries)} draw{'s' if len(galleries) > 1 else ''}"
         for direction, table in (("brain_to_image", matrix), ("image_to_brain", matrix.T)):
             hits = drawn_retrieval(table, galleries)
             per_image = hits[np.isfinite(hits)]
@@ -181,7 +182,7 @@ def retrieval_rows(
                 family=protocol_.name, size="decoded features", n=n, direction=direction,
                 gallery=len(galleries[0]), repeats="averaged", selection="no selection",
                 extra=(
-                    f"{len(galleries)} draws, seed {drawing.random_state}", "cosine, not centred",
+                    f"{draws}, seed {drawing.random_state}", "cosine, not centred",
                     kinds.get(block, block), *how,
                 ),
             )  # fmt: skip

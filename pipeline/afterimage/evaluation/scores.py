@@ -186,7 +186,8 @@ def prediction_rows(
     Scores
         For each block ``twoway_<block>``, ``rank_<block>``, ``retrieval_top1_<block>`` and
         ``retrieval_top5_<block>``, the latter two also
-        with ``_image_to_brain`` where each decoded pattern has its own image. The ceiling is 1.
+        with ``_image_to_brain`` where each decoded pattern has its own image. The ceiling is 1
+        (0 for ranks).
     """
     drawing = resampling or Resampling()
     scores = Scores()
@@ -205,7 +206,7 @@ def prediction_rows(
         measures += backward_measures(score_matrix, index, "")
         add_rows(scores, measures, identity, told, drawing, ("the decoder's own similarity", *how))
     for row in scores.rows:
-        row["ceiling"] = 1.0
+        row["ceiling"] = 1.0 if describe(row["metric"]).higher_is_better else 0.0
     return scores
 
 

@@ -82,17 +82,15 @@ class InceptionC(nn.Module):
 
     def __init__(self, n_in: int, n_7x7: int) -> None:
         super().__init__()
-        across: dict[str, tuple[int, int]] = {"kernel": (1, 7), "padding": (0, 3)}
-        down: dict[str, tuple[int, int]] = {"kernel": (7, 1), "padding": (3, 0)}
         self.branch1x1 = BasicConv2d(n_in, 192, 1)
         self.branch7x7_1 = BasicConv2d(n_in, n_7x7, 1)
-        self.branch7x7_2 = BasicConv2d(n_7x7, n_7x7, **across)
-        self.branch7x7_3 = BasicConv2d(n_7x7, 192, **down)
+        self.branch7x7_2 = BasicConv2d(n_7x7, n_7x7, (1, 7), padding=(0, 3))
+        self.branch7x7_3 = BasicConv2d(n_7x7, 192, (7, 1), padding=(3, 0))
         self.branch7x7dbl_1 = BasicConv2d(n_in, n_7x7, 1)
-        self.branch7x7dbl_2 = BasicConv2d(n_7x7, n_7x7, **down)
-        self.branch7x7dbl_3 = BasicConv2d(n_7x7, n_7x7, **across)
-        self.branch7x7dbl_4 = BasicConv2d(n_7x7, n_7x7, **down)
-        self.branch7x7dbl_5 = BasicConv2d(n_7x7, 192, **across)
+        self.branch7x7dbl_2 = BasicConv2d(n_7x7, n_7x7, (7, 1), padding=(3, 0))
+        self.branch7x7dbl_3 = BasicConv2d(n_7x7, n_7x7, (1, 7), padding=(0, 3))
+        self.branch7x7dbl_4 = BasicConv2d(n_7x7, n_7x7, (7, 1), padding=(3, 0))
+        self.branch7x7dbl_5 = BasicConv2d(n_7x7, 192, (1, 7), padding=(0, 3))
         self.branch_pool = BasicConv2d(n_in, 192, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -128,7 +128,8 @@ def grouped_split(
     if len(names) < 2:
         raise ValueError("one group cannot be split")
     sizes = {name: list(groups.values()).count(name) for name in names}
-    wanted, test = test_fraction * len(groups), set()
+    wanted = test_fraction * len(groups)
+    test: set[str] = set()
     for index in np.random.default_rng(random_state).permutation(len(names)):
         name, size = names[index], sum(sizes[other] for other in test)
         nearer = abs(size + sizes[name] - wanted) < abs(size - wanted)

@@ -10,6 +10,9 @@ from afterimage.reports.labels import decoders_of, inline, label_title, metric
 from afterimage.reports.layout import lay_out, render
 from afterimage.reports.model import SubjectReport
 
+#: The whole audit in a word.
+WORDS = {"pass": "Pass", "warn": "With reservations", "fail": "Fail"}
+
 
 def assemble_audit(report: SubjectReport, href: str) -> str:
     """Lay out the page of the audit of one subject.
@@ -40,7 +43,7 @@ def assemble_audit(report: SubjectReport, href: str) -> str:
         )
     bodies: dict[str, dict[str, Any] | None] = {
         "audit_overview": {
-            "state": state, "word": audit_words.STATES[state], "sentence": sentence,
+            "state": state, "word": WORDS[state], "sentence": sentence,
             "basis": basis, "checks": checks,
         },
         "audit_checks": {"checks": checks},

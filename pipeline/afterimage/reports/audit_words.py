@@ -38,7 +38,7 @@ def audit_checks(report: SubjectReport, headline: Row | None) -> list[Check]:
         _wrong_brains(report, headline),
         _cluster_oracle(report, headline),
         _training_pictures(report, headline),
-        _held_out(report),
+        _held_out(report, headline),
         _generator(report, headline),
         _linter(report),
     ]
@@ -156,7 +156,7 @@ def _cluster_oracle(report: SubjectReport, headline: Row | None) -> Check:
                      STATES["not run"])  # fmt: skip
     found = [
         f"With {oracle.get('k')} clusters the formula gives "
-        f"{100 * float(oracle.get('expected_twoway', float('nan'))):.1f} %, and the oracle scores "
+        f"{100 * float(oracle.get('expected_twoway', float('nan'))):.1f} %, and the oracle's features score "
         f"{100 * float(oracle.get('measured_twoway', oracle.get('expected_twoway', 0))):.1f} %."
     ]
     name = str(headline["metric"])
@@ -169,7 +169,7 @@ def _cluster_oracle(report: SubjectReport, headline: Row | None) -> Check:
         more = _better(own, value, described)
         found.append(
             f"In {inline(described.title)} the reconstructions reach {_written(headline, described)}, "
-            f"the oracle {described.write(value)}."
+            f"the mean picture of the true cluster {described.write(value)}."
         )
         state = "pass" if more else state
     within = [
@@ -225,9 +225,10 @@ def _training_pictures(report: SubjectReport, headline: Row | None) -> Check:
             f" Without them the score is {described.write(without)} instead of "
             f"{described.write(headline['value'])}."
         )  # fmt: skip
-        found.append(
+        found.insert(
+            0,
             f"{len(pairs)} test picture{'s are' if len(pairs) > 1 else ' is'} nearly a training "
-            f"picture ({report.audit.near_duplicate_rule}).{kept}"
+            f"picture ({report.audit.near_duplicate_rule}).{kept}",
         )
         state = "warn"
     else:
@@ -237,7 +238,7 @@ def _training_pictures(report: SubjectReport, headline: Row | None) -> Check:
     return Check("training_pictures", title, checked, why, tuple(found), state, STATES[state])
 
 
-def _held_out(report: SubjectReport) -> Check:
+def _held_out(report: SubjectReport, headline: Row | None) -> Check:
     title = "Kinds of picture never seen in training"
     checked = (
         "Whether the test pictures are of clusters or categories of which none was in training."
@@ -257,11 +258,20 @@ def _held_out(report: SubjectReport) -> Check:
         )
         return Check("held_out", title, checked, why, found, "not run", STATES["not run"])
     crossing = int(facts.get("n_crossing", 0))
-    told = (
+    told: tuple[str, ...] = (
         f"{facts.get('n_test_groups')} of {facts.get('n_groups')} {kind} are the test set, and "
         + (f"{crossing} of them are in training too." if crossing else "no picture of them was in training."),
     )  # fmt: skip
     state = "fail" if crossing else "pass"
+    if headline is not None:
+        described = metric(str(headline["metric"]))
+        above = _above_chance(headline, described)
+        state = state if above or crossing else "warn"
+        told += (
+            f"On these new {kind} {inline(described.title)} is {_written(headline, described)}, chance "
+            f"{described.write(headline.get('chance'))}"
+            + (": what was learned holds for them." if above else ": not above chance."),
+        )
     return Check("held_out", title, checked, why, told, state, STATES[state])
 
 

@@ -403,8 +403,6 @@ class GroupReport:
 
     subjects: Sequence[GroupSubject]
     metrics: Sequence[Row] = ()
-    published: Published = field(default_factory=Published)
-    comparison: Sequence[Row] = ()
     leak_linter: Sequence[Mapping[str, Any]] = ()
     conditions: Sequence[ConditionScore] = ()
     condition_notes: Sequence[str] = ()
@@ -428,3 +426,5 @@ class GroupReport:
     facts: Mapping[str, Any] = field(default_factory=dict)
     connectivity: Sequence[Connectivity] = ()
     factored: Sequence[Factored] = ()
+    published: Published = field(default_factory=Published)
+    comparison: Sequence[Row] = ()

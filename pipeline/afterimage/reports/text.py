@@ -122,6 +122,11 @@ def subject_tags(report: SubjectReport) -> set[str]:
         tags.add("decoded")
     if report.audit is not None:
         tags.add("audit")
+        if report.audit.split.get("held_out", "stimuli") != "stimuli":
+            tags.add("held_out")
+    if report.comparison:
+        tags.add("decoders_compared")
+    tags |= {f"protocol:{name}" for name in report.published.networks}
     tags |= _scan_tags(report.scans)
     tags |= _recording_tags(report)
     tags |= _connectivity_tags(report)
@@ -230,6 +235,8 @@ def subject_facts(report: SubjectReport) -> dict[str, Any]:
             for name in ("train", "test"):
                 facts[f"n_{name}_trials"] = int((split == name).sum())
                 facts[f"n_{name}_stimuli"] = len(np.unique(stimulus[split == name]))
+    if report.audit is not None and report.audit.split:
+        facts |= {"groups_" + key: value for key, value in report.audit.split.items()}
     if report.scans is not None and report.scans.runs:
         runs = report.scans.runs
         facts |= {"n_runs": len(runs), "n_volumes": sum(run.n_volumes for run in runs)}

@@ -211,12 +211,13 @@ def _score(
 
     others = judges(judge, pictures, checked, resampling, device)
     agreement = _agreement(judge, training, resampling)
-    blocks = judge.config.agreement
+    blocks = agreement_blocks(judge.config)
 
     def passed_on() -> Iterator[ReconstructionSet]:
         for one in sets:
-            for other in others:
-                other.add(one)
+            if one.role != "audit":  # wrong brains are judged by our own protocol, which is cheap
+                for other in others:
+                    other.add(one)
             if agreement is not None and one.role != "baseline":
                 identity = {"subject": judge.subject, "label": one.label, "decoder": one.decoder}
                 identity |= {"method": one.method, "role": one.role}
@@ -231,7 +232,12 @@ def _score(
     more = [row for other in others for row in other.rows()]
     if agreement is not None:
         more += with_ceiling(agreement.rows, TRUE_IMAGES)
-    return scored, more, describe_networks(others, checked)
+    return scored, more, describe_networks(others, checked, judge.config.encoders)
+
+
+def agreement_blocks(config: Config) -> list[str]:
+    """Return the blocks of the encoding model: those wanted that reconstructions are embedded in."""
+    return [name for name in config.agreement if name in config.encoders]
 
 
 def _agreement(
@@ -245,9 +251,9 @@ def _agreement(
     from afterimage.preprocess.noise_ceiling import averaged_ceiling
 
     names, blocks = training
-    wanted, path = judge.config.agreement, judge.inputs.trials
+    wanted, path = agreement_blocks(judge.config), judge.inputs.trials
     with open_dataset(path) as dataset:
-        if not wanted or "time" in dataset.variables or not set(wanted) <= set(blocks):
+        if not wanted or "time" in dataset.variables:
             return None
         regions = dataset["roi"].values.astype(str) if "roi" in dataset else None
         single = dataset["ceiling"].values.astype(np.float64)

@@ -90,7 +90,9 @@ def judges(
 
 
 def describe_networks(
-    judged: Sequence[ProtocolJudge], checked: Mapping[str, dict[str, Any]]
+    judged: Sequence[ProtocolJudge],
+    checked: Mapping[str, dict[str, Any]],
+    blocks: Sequence[str],
 ) -> dict[str, Any]:
     """Say by protocol and metric which network was used, and whether numbers can be compared."""
     from afterimage.networks.metric_networks import NETWORKS
@@ -101,17 +103,20 @@ def describe_networks(
         for use in one.protocol.uses:
             expected, facts = NETWORKS[use.network], checked.get(use.network)
             kind = "distance" if use.distance else "twoway"
+            known = use.stand_in in blocks
             own = f"{kind}_{use.name}" if facts else f"{kind}_standin_{use.stand_in}"
+            used = use.stand_in if known else "none"
             why = ""
             if facts is None:
-                why = f"no folder of {expected.title}: our own block {use.stand_in} stands in"
+                why = f"no folder of {expected.title}: "
+                why += f"our own block {use.stand_in} stands in" if known else "not computed"
             elif facts["weights"] != expected.weights:
                 why = f"weights {facts['weights']}, published with {expected.weights}"
             rows.append(
                 {
                     "metric": f"{kind}_{use.name}",
                     "row": own,
-                    "network": expected.title if facts else use.stand_in,
+                    "network": expected.title if facts else used,
                     "weights": facts["weights"] if facts else "n/a",
                     "sha256": facts["sha256"] if facts else "n/a",
                     "comparable": not why,

@@ -106,7 +106,7 @@ class Judge:
                         for name, values in dataset.data_vars.items()
                     }
                 # The mean and the noise belong to no image: they stand for all of them in turn.
-                rows = list(np.arange(len(self.ids)) % len(ids))
+                rows = [number % len(ids) for number in range(len(self.ids))]
                 if source not in ("mean", "noise"):
                     rows = rows_of(ids, self.ids)
                 # netCDF lists variables by name; people expect the order of the configuration.
@@ -197,7 +197,7 @@ def how_of(
     own = [row for row in manifest if row["decoder"] == decoder and row["method"] == method]
     seeds = {row.get("seed", "n/a") for row in own} - {"n/a", ""}
     blends = {json.loads(row["details"]).get("blend") for row in own} - {None, 0}
-    seeded = "a seed an image" if len(seeds) > 1 else f"seed {min(seeds, default='none')}"
+    seeded = "a seed an image" if len(seeds) > 1 else f"seed {min(seeds)}" if seeds else "no seed"
     return (
         f"blend {' or '.join(map(str, sorted(blends)))} of the low-level image" if blends
         else "no blend",

@@ -18,7 +18,8 @@ def own_and_other(rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:
 
     A row that does not say its protocol, as in tables of other tools, counts as our own.
     """
-    own, other = [], []
+    own: list[Row] = []
+    other: list[Row] = []
     for row in rows:
         (own if family_of(row) in (PROTOCOL, "", "n/a") else other).append(row)
     return own, other

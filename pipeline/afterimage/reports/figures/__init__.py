@@ -68,6 +68,7 @@ SUBJECT_FIGURES: Mapping[str, Callable[[SubjectReport], list[Panel]]] = {
     "learning_curve": learning.learning_panels,
     "condition_scores": time_resolved.condition_panels,
     "scores": dots.score_panels,
+    "agreement": dots.agreement_panels,
     "audit": dots.audit_panels,
 }
 

@@ -16,6 +16,7 @@ from afterimage.reports.labels import (
     main_metrics,
     metric,
     metric_order,
+    pipeline_rank,
 )
 from afterimage.reports.model import Row, SubjectReport
 from afterimage.reports.page import Panel
@@ -31,6 +32,9 @@ ROLES = {
     "baseline": "baseline",
     "audit": "baseline",
 }
+AGREEMENT = "encoding_agreement_"
+#: Regions of a panel, at most.
+MAX_REGIONS = 30
 AUDIT_METRICS = ("pixcorr", "twoway_clip", "twoway_pixels")
 
 
@@ -145,6 +149,34 @@ def score_panels(report: SubjectReport) -> list[Panel]:
     """One dot plot per main metric: reconstructions, baselines and ceiling."""
     kinds = {key: ROLES[key] for key in ("reconstruction", "baseline", "ceiling")}
     return _panels(report.metrics, main_metrics(_names(report.metrics)), kinds)
+
+
+def agreement_panels(report: SubjectReport) -> list[Panel]:
+    """One panel a decoder: agreement with the brain by region, of its last method."""
+    rows = [row for row in report.metrics if str(row.get("metric")).startswith(AGREEMENT)]
+    made = [row for row in rows if row.get("role") == "reconstruction"]
+    panels = []
+    for decoder in decoders_of(made):
+        own = [row for row in made if row.get("decoder") == decoder]
+        label = str(max(own, key=pipeline_rank)["label"])
+        dots = [
+            dot.renamed(
+                "all units"
+                if (region := str(row["metric"])[len(AGREEMENT) :]) == "all"
+                else region
+            )
+            for row in [row for row in own if row["label"] == label][:MAX_REGIONS]
+            for dot in rows_of([row], str(row["metric"]))
+        ]
+        if len(dots) < 2:  # without regions, the panel of all units says it
+            continue
+        described = metric(f"{AGREEMENT}all")
+        title = label_title(label, decoders_of(report.metrics))
+        values = "; ".join(f"{dot.title} {described.write(dot.value)}" for dot in dots)
+        panels.append(
+            Panel(title, f"Agreement of {title}: {values}", partial(draw_dots, dots, described))
+        )
+    return panels
 
 
 def audit_panels(report: SubjectReport) -> list[Panel]:

@@ -1,0 +1,94 @@
+"""Agreement with the brain: against Pearson r by unit, a planted truth, and its own chance."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import pearsonr
+
+from afterimage.evaluation.encoding_agreement import Agreement, fit_encoding, with_ceiling
+from afterimage.evaluation.measures import Resampling
+
+QUICK = Resampling(n_bootstraps=300, n_permutations=299)
+IDENTITY = {"subject": "01", "label": "trueImages", "decoder": "", "method": "", "role": "ceiling"}
+
+
+def study(noise: float = 1.0):
+    rng = np.random.default_rng(0)
+    weights = rng.standard_normal((10, 12))
+    weights[:, 6:] = 0  # the second region answers to nothing
+    features = rng.standard_normal((200, 10))
+    responses = features @ weights + noise * rng.standard_normal((200, 12))
+    test = rng.standard_normal((40, 10))
+    measured = test @ weights + 0.5 * noise * rng.standard_normal((40, 12))
+    regions = ["V1"] * 6 + ["PPA"] * 6
+    return features, responses, test, measured, regions, rng
+
+
+def test_it_is_the_mean_of_pearson_r_by_unit() -> None:
+    features, responses, test, measured, regions, _ = study()
+    model = fit_encoding(features, responses)
+    agreement = Agreement(
+        model,
+        measured,
+        regions,
+        encoder="clip",
+        noise_ceiling=np.linspace(0, 1, 12),
+        drawing=QUICK,
+    )
+    agreement.add(test, IDENTITY, "the true images")
+    rows = {row["metric"]: row for row in agreement.rows}
+    r = [pearsonr(model.predict(test)[:, u], measured[:, u])[0] for u in range(12)]
+    assert rows["encoding_agreement_V1"]["value"] == pytest.approx(np.mean(r[:6]), abs=1e-6)
+    assert rows["encoding_agreement_all"]["value"] == pytest.approx(np.mean(r), abs=1e-6)
+    assert rows["encoding_agreement_V1"]["value"] > 0.9
+    assert abs(rows["encoding_agreement_PPA"]["value"]) < 0.15
+    assert rows["encoding_agreement_V1"]["noise_ceiling"] == pytest.approx(5 / 22)
+    v1 = rows["encoding_agreement_V1"]
+    assert v1["ci_low"] <= v1["value"] <= v1["ci_high"] and v1["p"] == 1 / 300
+    assert abs(v1["chance"]) < 0.05
+    assert "ridge from clip" in v1["protocol"] and "6 units" in v1["protocol"]
+
+
+def test_the_interval_is_that_of_resampled_images() -> None:
+    features, responses, test, measured, regions, _ = study(noise=4.0)
+    model = fit_encoding(features, responses)
+    agreement = Agreement(model, measured, regions, encoder="clip", drawing=QUICK)
+    agreement.add(test, IDENTITY, "the true images")
+    row = next(r for r in agreement.rows if r["metric"] == "encoding_agreement_V1")
+    generator = np.random.default_rng(0)
+    drawn = generator.integers(0, 40, size=(300, 40))
+    guess = model.predict(test)
+    means = [
+        np.mean([pearsonr(guess[i, u], measured[i, u])[0] for u in range(6)]) for i in drawn[:300]
+    ]
+    low, high = np.quantile(means, [0.025, 0.975])
+    assert (row["ci_low"], row["ci_high"]) == pytest.approx((low, high), abs=1e-5)
+
+
+def test_reconstructions_stand_beside_true_images_and_shuffled_ones_are_at_chance() -> None:
+    features, responses, test, measured, regions, rng = study()
+    agreement = Agreement(
+        fit_encoding(features, responses), measured, regions, encoder="clip", drawing=QUICK
+    )
+    agreement.add(test, IDENTITY, "the true images")
+    made = {
+        "good": test + 0.5 * rng.standard_normal(test.shape),
+        "shuffled": test[rng.permutation(40)],
+    }
+    made["same"] = np.repeat(test[:1], 40, axis=0)
+    for label, values in made.items():
+        agreement.add(values, IDENTITY | {"label": label, "role": "reconstruction"}, "one sample")
+    rows = {(r["label"], r["metric"]): r for r in with_ceiling(agreement.rows, "trueImages")}
+    good = rows["good", "encoding_agreement_V1"]
+    assert (
+        good["ceiling"]
+        == rows["trueImages", "encoding_agreement_V1"]["value"]
+        > good["value"]
+        > 0.6
+    )
+    assert rows["trueImages", "encoding_agreement_V1"]["ceiling"] is None
+    assert rows["shuffled", "encoding_agreement_V1"]["p"] > 0.02
+    assert (
+        rows["same", "encoding_agreement_V1"]["value"] == 0.0
+    )  # one picture for all says nothing
