@@ -28,7 +28,11 @@ _SOURCES = {
     "ceiling": "Generator ceiling",
     "generatorCeiling": "Generator ceiling",
 }
-_BASE_ORDER = ("pixcorr", "mse", "ssim", "twoway", "retrieval")
+_BASE_ORDER = (
+    *("pixcorr", "mse", "ssim", "twoway", "retrieval"),
+    *("named", "meteor", "rouge1", "rougel", "bleu1", "bleu4", "cider"),
+    *("cliptext", "sentence", "clipimage"),
+)
 METRICS = {
     "pixcorr": (
         "Pixel correlation",
