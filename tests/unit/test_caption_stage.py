@@ -96,9 +96,10 @@ def test_every_source_has_its_captions_and_scores(tmp_path: Path, drawn: Any) ->
     values = {(row["label"], row["metric"]): row["value"] for row in scored}
     assert values["ridgeGitCaption", "named_category"] == 1
     assert values["ridgeGitCaption", "cider_git"] == pytest.approx(10)
-    assert values["ridgeGitCaption", "rouge1_dataset"] > values[
-        "shuffledBrainGitCaption", "rouge1_dataset"
-    ]
+    assert (
+        values["ridgeGitCaption", "rouge1_dataset"]
+        > values["shuffledBrainGitCaption", "rouge1_dataset"]
+    )
     table = read_tsv(written.with_name("sub-01_desc-ridgeNearestCaption_captions.tsv"))
     assert [row["reference"] for row in table] == drawn[2][N_TRAIN:]
 

@@ -90,8 +90,8 @@ def run(
         with open_dataset(inputs.features) as features:  # tokens of all pictures may be gigabytes
             own = dict(zip(silent, written(features[block][silent].values, "none"), strict=True))
         for name, row, stimulus in zip(ids, nearest, chosen, strict=True):
-            text, score = own[row] if row in own else (known[stimulus][0], None)
-            rows.append(_row(name, decoder, "nearest", text, score, stimulus))
+            caption, sure = own[row] if row in own else (known[stimulus][0], None)
+            rows.append(_row(name, decoder, "nearest", caption, sure, stimulus))
     write_tsv(outputs.captions, rows, COLUMNS)
 
 
