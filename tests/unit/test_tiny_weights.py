@@ -49,7 +49,7 @@ def test_files_are_small_and_hold_no_pickles() -> None:
     assert sum(path.stat().st_size for path in files) <= 25e6
     allowed = {".json", ".safetensors", ".md", ".py"}
     assert {path.suffix for path in files} <= allowed
-    for part in ("clip", "generator/vae", "generator/unet"):
+    for part in ("clip", "git", "generator/vae", "generator/unet"):
         assert list((TINY / part).glob("*.safetensors"))
 
 
@@ -75,6 +75,20 @@ def test_image_processor_and_tokenizer_fit_the_model(clip: Any) -> None:
     own = np.arange(50)
     assert (similarity.argmax(1).numpy() == own).mean() >= 0.95
     assert (similarity.argmax(0).numpy() == own).mean() >= 0.95
+
+
+def test_captions_name_category_and_colour() -> None:
+    from afterimage.evaluation.captions import first_named
+    from afterimage.features.git import Git, GitSettings
+    from afterimage.reconstruction.git_caption import GitCaptioner
+    from afterimage.simulate.stimuli import CATEGORIES, COLOURS
+
+    images, attributes, _ = draw_stimuli(200, 77)
+    tokens = Git(GitSettings()).encode(list(images))
+    said, _ = GitCaptioner("tiny/git").caption(tokens)
+    for key, values in (("category", CATEGORIES), ("colour", COLOURS)):
+        named = np.array([first_named(text, values) for text in said])
+        assert (named == attributes[key]).mean() >= 0.97
 
 
 def test_embedding_carries_the_attributes(clip: Any) -> None:

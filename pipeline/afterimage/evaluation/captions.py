@@ -130,7 +130,7 @@ class Cider:
     references have the n-gram and N that of all pictures, c the caption and r a reference:
 
         score = 10 / 4 sum_n mean_r exp(-(l_c - l_r)^2 / (2 6^2))
-                min(g_n(c), g_n(r)) . g_n(r) / (|g_n(c)| |g_n(r)|)
+                min(g_n(c), g_n(r)) . g_n(r) / (norm(g_n(c)) norm(g_n(r)))
 
     Lengths l are numbers of pairs of words, as in the COCO scripts.
 

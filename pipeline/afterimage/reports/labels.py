@@ -29,7 +29,11 @@ _SOURCES = {
     "ceiling": "Generator ceiling",
     "generatorCeiling": "Generator ceiling",
 }
-_BASE_ORDER = ("pixcorr", "mse", "ssim", "twoway", "rank", "distance", "retrieval", "encoding")
+_BASE_ORDER = (
+    *("pixcorr", "mse", "ssim", "twoway", "rank", "distance", "retrieval", "encoding"),
+    *("named", "meteor", "rouge1", "rougel", "bleu1", "bleu4", "cider"),
+    *("cliptext", "sentence", "clipimage"),
+)
 METRICS = {
     "pixcorr": (
         "Pixel correlation",

@@ -66,7 +66,7 @@ def run(
     block, path = _block(inputs.features, config.block)
     shape = block_shapes(inputs.features)[block]
     captioner = GitCaptioner(path, device)
-    names, training = read_blocks(inputs.features, names=[block])
+    names, _ = read_blocks(inputs.features, names=[])
     known = captions_of(row for row in read_tsv(inputs.split) if row["split"] == "train")
 
     def written(tokens: np.ndarray, rescale: Rescale) -> list[tuple[str, float]]:
@@ -86,11 +86,12 @@ def run(
         if nearest is None:
             continue
         chosen = [str(names[index]) for index in nearest]
-        absent = [i for i in range(len(chosen)) if chosen[i] not in known]
-        own = dict(zip(absent, written(training[block][nearest[absent]], "none"), strict=True))
-        for i, name in enumerate(ids):
-            text, score = own[i] if i in own else (known[chosen[i]][0], None)
-            rows.append(_row(name, decoder, "nearest", text, score, chosen[i]))
+        silent = np.unique([row for row in nearest if str(names[row]) not in known]).astype(int)
+        with open_dataset(inputs.features) as features:  # tokens of all pictures may be gigabytes
+            own = dict(zip(silent, written(features[block][silent].values, "none"), strict=True))
+        for name, row, stimulus in zip(ids, nearest, chosen, strict=True):
+            caption, sure = own[row] if row in own else (known[stimulus][0], None)
+            rows.append(_row(name, decoder, "nearest", caption, sure, stimulus))
     write_tsv(outputs.captions, rows, COLUMNS)
 
 
