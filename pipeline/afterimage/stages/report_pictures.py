@@ -90,6 +90,20 @@ def gallery(folder: Path, name: str, bids_dir: Path | None, n_rows: int) -> mode
     )
 
 
+def region_pictures(folder: Path, name: str, n_shown: int = 6) -> dict[str, list[np.ndarray]]:
+    """Collect pictures of what single regions stand for, by region, of the first decoder."""
+    for path in sorted((folder / "recon").glob(f"{name}_desc-*_recon.nc")):
+        if "roi" not in groups_of(path):
+            continue
+        ids, stacks = _stacks(path, "roi")
+        pictures = stacks[max(stacks, key=_method_rank)]
+        regions: dict[str, list[np.ndarray]] = {}
+        for key, picture in zip(ids, pictures, strict=True):
+            regions.setdefault(key.rsplit(" ", 1)[0], []).append(picture)
+        return {region: shown[:n_shown] for region, shown in regions.items()}
+    return {}
+
+
 def _gallery_score(
     folder: Path, name: str, ids: list[str], columns: dict[str, Any]
 ) -> tuple[np.ndarray | None, str, str]:

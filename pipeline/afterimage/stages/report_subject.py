@@ -17,7 +17,7 @@ from afterimage.settings import StageConfig
 from afterimage.stages.report_connectivity import read_connectivity
 from afterimage.stages.report_dynamic import read_dynamics
 from afterimage.stages.report_meeg import read_recordings
-from afterimage.stages.report_pictures import audit_record, gallery
+from afterimage.stages.report_pictures import audit_record, gallery, region_pictures
 from afterimage.stages.report_recordings import counts, exclusions, read_fits, read_responses
 from afterimage.stages.report_scans import read_scans
 from afterimage.stages.report_stages import (
@@ -150,6 +150,7 @@ def build(root: Path, subject: str, config: Config) -> str:
             report,
             fits=read_fits(folder, name),
             gallery=gallery(folder, name, bids_dir, config.n_gallery_rows),
+            regions=region_pictures(folder, name),
             metrics=read_tsv(metrics_file) if metrics_file.is_file() else [],
             unscored="the test images are absent" if absent else "",
             audit=audit_record(folder, name, audit, bids_dir),

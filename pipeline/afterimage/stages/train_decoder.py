@@ -22,13 +22,16 @@ from afterimage.decoding.leaks import check_fit
 from afterimage.decoding.linear import Allocate
 from afterimage.decoding.registry import DECODERS
 from afterimage.decoding.ridge import RidgeSettings
+from afterimage.decoding.roi_patterns import region_masks, roi_optimal_features
 from afterimage.decoding.streams import Rows, Targets, TrialRows
 from afterimage.errors import ConfigError
 from afterimage.io.arrays import (
     BlockColumns,
+    BlockWriter,
     block_shapes,
     block_writer,
     open_blocks,
+    open_dataset,
     read_blocks,
 )
 from afterimage.io.atomic import require_space
@@ -64,6 +67,12 @@ class Config(StageConfig):
     average_training_repeats: bool = Field(
         False, description="fit on the mean over repeats of each stimulus instead of single trials"
     )
+    roi_images: int = Field(
+        0,
+        ge=0,
+        description="pictures of what each region (roi) of the units alone stands for, shown in the "
+        "report and never scored; 0: none",
+    )
     random_state: int | None = Field(
         None, description="seed of inner folds and of the shuffled control; default: the root seed"
     )
@@ -92,7 +101,7 @@ def run(
 
     The controls go through the same decoder: ``shuffled``, every unit's test responses shuffled
     across stimuli on its own (what is left is each unit's distribution), and ``mean``, the mean
-    training response.
+    training response. Where asked for, ``roi`` holds what single regions stand for.
     """
     if len(config.decoders) != 1:
         raise ConfigError(
@@ -121,7 +130,7 @@ def run(
         elif getattr(decoder, "streams", False):
             options = {"allocate": _on_disk(work / name)}
         decoder.fit(responses, features, stimuli, held_out=set(test_stimuli), **extra, **options)
-        mean = _mean(responses)
+        mean, scale = _statistics(responses)
         save_weights(
             outputs.model,
             decoder.state(),
@@ -134,8 +143,12 @@ def run(
                 "cross_validation": _plain(decoder.cross_validation_),
             },
         )
-        sources = _sources(test, test_stimuli, mean, random_state)
-        _write_predictions(outputs, decoder, name, sources, inputs.features, blocks, extra)
+        sources = _sources(test, test_stimuli, mean[None], random_state)
+        with block_writer(outputs.predictions) as writer:
+            _write_predictions(writer, decoder, name, sources, inputs.features, blocks, extra)
+            if config.roi_images:
+                optimal = _roi_features(inputs.trials, decoder, (mean, scale), blocks, extra)
+                _write_regions(writer, config.roi_images, name, optimal, inputs.features)
     shutil.rmtree(work / name, ignore_errors=True)
 
 
@@ -184,7 +197,7 @@ def _sources(
 
 
 def _write_predictions(
-    outputs: Outputs,
+    writer: BlockWriter,
     decoder: Any,
     name: str,
     sources: Mapping[str, tuple[np.ndarray, np.ndarray]],
@@ -197,13 +210,51 @@ def _write_predictions(
     about = {"decoder": name}
     if getattr(decoder.settings, "rescale", "") == "transductive":
         about["rescaling"] = "transductive: statistics of all test predictions together"
-    with block_writer(outputs.predictions) as writer:
-        for source, (patterns, ids) in sources.items():
-            writer.group(source, ids)
-            for block, values in decoder.predict(patterns, **extra).items():
-                writer.write(source, block, [values], shapes[block], about)
-            scores = decoder.scores(patterns, blocks, **extra)
-            writer.write(source, "training_scores", [scores], (len(names),), about)
+    for source, (patterns, ids) in sources.items():
+        writer.group(source, ids)
+        for block, values in decoder.predict(patterns, **extra).items():
+            writer.write(source, block, [values], shapes[block], about)
+        scores = decoder.scores(patterns, blocks, **extra)
+        writer.write(source, "training_scores", [scores], (len(names),), about)
+
+
+def _roi_features(
+    trials: Path,
+    decoder: Any,
+    statistics: tuple[np.ndarray, np.ndarray],
+    blocks: Mapping[str, Any],
+    extra: Mapping[str, Any],
+) -> tuple[list[str], dict[str, np.ndarray]]:
+    """Return the regions of the units, and the features that each alone stands for."""
+    with open_dataset(trials) as dataset:
+        roi = dataset["roi"].values.astype(str) if "roi" in dataset else np.array([], str)
+    mean, scale = statistics
+    masks = region_masks(roi, len(mean) // max(1, len(roi)))
+    if not masks:
+        raise ConfigError(
+            "the units belong to no region", where=str(trials), found="no column roi, or none filled",
+            expected="a region for some units", fix="set train_decoder.roi_images to 0, or add roi to "
+            "the table of units",
+        )  # fmt: skip
+    return list(masks), roi_optimal_features(
+        lambda patterns: decoder.predict(patterns, **extra), mean, scale, masks, blocks
+    )
+
+
+def _write_regions(
+    writer: BlockWriter,
+    n_images: int,
+    name: str,
+    optimal: tuple[list[str], Mapping[str, np.ndarray]],
+    features: Path,
+) -> None:
+    """Write every region as often as pictures of it are wanted; each has noise of its own."""
+    shapes = block_shapes(features)
+    regions, blocks = optimal
+    writer.group("roi", [f"{region} {i + 1}" for region in regions for i in range(n_images)])
+    for block, values in blocks.items():
+        rows = np.repeat(values, n_images, axis=0)
+        writer.write("roi", block, [rows], shapes[block], {"decoder": name})
 
 
 def _layout_of(inputs: Inputs, config: Config) -> dict[str, Any]:
@@ -230,15 +281,20 @@ def _rows_of(names: np.ndarray, stimuli: np.ndarray) -> np.ndarray:
     return np.array([rows[stimulus] for stimulus in stimuli])
 
 
-def _mean(responses: Any, n_trials: int = 256) -> np.ndarray:
-    """Mean response, (1, n_values), read in pieces."""
+def _statistics(responses: Any, n_trials: int = 256) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each value, (n_values,), read in pieces."""
     if isinstance(responses, np.ndarray):
-        mean: np.ndarray = responses.mean(axis=0, keepdims=True)
-        return mean
+        return responses.mean(axis=0), responses.std(axis=0)
     n = responses.shape[0]
-    pieces = (np.arange(i, min(i + n_trials, n)) for i in range(0, n, n_trials))
-    total = sum(responses[piece].sum(0, dtype=np.float64) for piece in pieces)
-    return np.asarray(total / n, np.float32)[None]
+    first = responses[np.arange(1)][0].astype(np.float64)  # squares of offsets would lose digits
+    total, squares = np.zeros_like(first), np.zeros_like(first)
+    for start in range(0, n, n_trials):
+        values = responses[np.arange(start, min(start + n_trials, n))]
+        total += values.sum(0, dtype=np.float64)
+        squares += ((values - first) ** 2).sum(0)
+    mean = total / n
+    deviation = np.sqrt(np.maximum(squares / n - (mean - first) ** 2, 0))
+    return mean.astype(np.float32), deviation.astype(np.float32)
 
 
 def _fingerprint(settings: Mapping[str, Any], stimuli: np.ndarray, config: Config) -> str:
