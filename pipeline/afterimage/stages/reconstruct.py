@@ -24,7 +24,10 @@ from afterimage.reconstruction.retrieval import RetrievalSettings
 from afterimage.settings import StageConfig
 
 VERSION = 1
-CITES = ("rombach2022", "meng2022", "ho2022", "schoenmakers2013", "naselaris2009")
+CITES = (
+    *("rombach2022", "meng2022", "ho2022", "schoenmakers2013", "naselaris2009"),
+    *("podell2023", "ye2023", "ramesh2022", "razzhigaev2023", "esser2024"),
+)
 
 if TYPE_CHECKING:
     Method = Any  # built below from the registry, which a type checker cannot follow

@@ -42,7 +42,7 @@ from afterimage.settings import StageConfig
 VERSION = 3
 #: Arrays of a decoder from this size on are kept on disk while it is fitted.
 LARGE_BYTES = 1 << 28
-CITES = ("duprelatour2022",)
+CITES = ("duprelatour2022", "ozcelik2023")
 
 if TYPE_CHECKING:
     Decoder = Any  # built below from the registry, which a type checker cannot follow
