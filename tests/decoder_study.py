@@ -103,7 +103,9 @@ def main() -> None:
             try:
                 found[kind] = scores(recording, kind)
             except Exception as error:  # noqa: BLE001 -- a decoder that does not fit is named
-                print(f"| {data} {subject} | {kind} | does not fit: {str(error).splitlines()[0]} |")
+                print(
+                    f"| {data} {subject} | {kind} | does not fit: {str(error).splitlines()[0]} |"
+                )
                 continue
             cells = " | ".join(interval(found[kind][k]) for k in ("pixcorr", "top1", "twoway"))
             seconds = time.perf_counter() - start

@@ -192,7 +192,9 @@ TRUE: dict[str, Parts] = {
         ),
     },
 }  # fmt: skip
-REDUX: Parts = {"image_embedder": ("ReduxImageEncoder", {}, {"redux_dim": 24, "txt_in_features": 32})}
+REDUX: Parts = {
+    "image_embedder": ("ReduxImageEncoder", {}, {"redux_dim": 24, "txt_in_features": 32})
+}
 #: Shape of the embedding that the tiny and the true generators take.
 TINY_SHAPES = {
     "sdxl_ip_adapter": (24,), "stable_unclip": (24,), "kandinsky": (24,), "flux_redux": (6, 24),
@@ -259,12 +261,16 @@ def adapter_weights(unet: Any, width: int, *, tokens: bool = False) -> dict[str,
         if name.endswith("attn2.processor"):
             inner = modules[name.removesuffix(".processor")].to_k.out_features
             for side in ("k", "v"):
-                weights[f"ip_adapter.{number}.to_{side}_ip.weight"] = torch.randn(inner, cross) * 0.2
+                weights[f"ip_adapter.{number}.to_{side}_ip.weight"] = (
+                    torch.randn(inner, cross) * 0.2
+                )
             number += 2
     return weights
 
 
-def write(folder: Path, kind: str, *, tiny: bool = True, seed: int = 0, dtype: Any = None) -> dict[str, Any]:  # fmt: skip
+def write(
+    folder: Path, kind: str, *, tiny: bool = True, seed: int = 0, dtype: Any = None
+) -> dict[str, Any]:
     """Write the folders of one generator; return the settings that name them."""
     import diffusers
     import torch

@@ -19,8 +19,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from afterimage.reconstruction.registry import RECONSTRUCTIONS, Material
 from tests.generator_example import TRUE, TRUE_SHAPES, write
+
+from afterimage.reconstruction.registry import RECONSTRUCTIONS, Material
 
 
 def main() -> None:
@@ -33,9 +34,13 @@ def main() -> None:
     parser.add_argument("--memory", default="auto")
     asked = parser.parse_args()
     if not torch.cuda.is_available():
-        print("no CUDA device here: the true architectures are timed on a GPU only; nothing was run")
+        print(
+            "no CUDA device here: the true architectures are timed on a GPU only; nothing was run"
+        )
         return
-    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, bfloat16, batch {asked.batch}")
+    print(
+        f"{torch.cuda.get_device_name()}, torch {torch.__version__}, bfloat16, batch {asked.batch}"
+    )
     for kind in asked.kinds:
         with tempfile.TemporaryDirectory() as name:
             # weights are drawn on the device: billions of normal numbers take minutes on a CPU

@@ -84,7 +84,9 @@ def run_case(decoder: str, n_images: int, n_targets: int, n_repeats: int) -> dic
 def operations(decoder: str, n: float, u: float) -> tuple[float, float]:
     """Floating-point operations of the decompositions, and of one target, for n averaged images."""
     sizes = [0.8 * n] * 5 + [n]  # folds, and the whole
-    if decoder == "ridge":  # kernel, axes and weights of units; two eigendecompositions; 9 penalties
+    if (
+        decoder == "ridge"
+    ):  # kernel, axes and weights of units; two eigendecompositions; 9 penalties
         once = sum(6 * m**2 * u + 18 * m**3 for m in sizes)
         return once, 5 * (2 * 0.64 + 10 * 2 * 0.16) * n**2 + 4 * n**2 + 2 * n * u
     once = sum(2 * m**2 * u + m**3 / 3 for m in sizes)

@@ -7,10 +7,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-
 import numpy as np
 import pytest
 import torch
+from tests import generator_example
 
 from afterimage.errors import ConfigError, InputError
 from afterimage.reconstruction import pipeline_folder
@@ -18,7 +18,6 @@ from afterimage.reconstruction.candidates import noise_seed
 from afterimage.reconstruction.pipeline_folder import Part, choose_placement, read_header
 from afterimage.reconstruction.registry import RECONSTRUCTIONS, Material
 from afterimage.training.generative import new_autoencoder
-from tests import generator_example
 
 KINDS = ("sdxl_ip_adapter", "stable_unclip", "kandinsky", "flux_redux")
 N, SIZE, LATENTS = 3, 32, (4, 4, 4)
@@ -34,7 +33,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def folders(root: Path, kind: str) -> dict[str, Any]:
-    """Settings that name the folders of a generator, written once."""
+    """Return settings that name the folders of a generator, written once."""
     if kind not in _FOLDERS or not Path(_FOLDERS[kind]["pipeline"]).is_relative_to(root):
         _FOLDERS[kind] = generator_example.write(root, kind)
     return _FOLDERS[kind]
@@ -187,7 +186,10 @@ def test_wrong_features_are_one_clear_error(root: Path, kind: str) -> None:
         painter.reconstruct(wide, material(kind, shapes={"clip": (99,), "vae": LATENTS}))
     assert "24" in str(caught.value)
     with pytest.raises(ConfigError, match="not of this autoencoder"):
-        painter.reconstruct(known, material(kind, shapes={"clip": material(kind).shapes["clip"], "vae": (16, 2, 2)}))  # fmt: skip
+        painter.reconstruct(
+            known,
+            material(kind, shapes={"clip": material(kind).shapes["clip"], "vae": (16, 2, 2)}),
+        )
     with pytest.raises(ConfigError, match="nothing to start from"):
         method(root, kind, latents="").reconstruct(known, material(kind))
     alone = method(root, kind, latents="", strength=1.0)
@@ -230,7 +232,9 @@ def test_the_prompt_and_the_scale_of_the_adapter_matter(root: Path) -> None:
     assert np.abs(made[1] - made[0]).max() > 0
     assert np.abs(made[2] - made[0]).mean() > 0.2
     changed = predictions(kind) | {"clip": -predictions(kind)["clip"]}
-    blind = stack(method(root, kind, strength=1.0, adapter_scale=0.0).reconstruct(changed, material(kind)))  # fmt: skip
+    blind = stack(
+        method(root, kind, strength=1.0, adapter_scale=0.0).reconstruct(changed, material(kind))
+    )
     assert np.array_equal(blind, made[2])  # without the adapter the embedding is not seen
 
 
@@ -298,5 +302,7 @@ def test_every_placement_paints_the_same_on_a_gpu(root: Path, kind: str, memory:
     painter = RECONSTRUCTIONS.get(kind)(RECONSTRUCTIONS.settings(kind)(**values), "cuda")
     made = stack(painter.reconstruct(predictions(kind), material(kind)))
     whole = RECONSTRUCTIONS.settings(kind)(**values | {"memory": "whole"})
-    same = stack(RECONSTRUCTIONS.get(kind)(whole, "cuda").reconstruct(predictions(kind), material(kind)))  # fmt: skip
+    same = stack(
+        RECONSTRUCTIONS.get(kind)(whole, "cuda").reconstruct(predictions(kind), material(kind))
+    )
     assert np.abs(made - same).mean() < 2

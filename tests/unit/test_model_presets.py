@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.generator_example import REDUX, TRUE, new_part
 
 from afterimage.config.load import load_config
 from afterimage.features.registry import ENCODERS
 from afterimage.reconstruction.registry import RECONSTRUCTIONS
 from afterimage.resources import resource_root
-from tests.generator_example import REDUX, TRUE, new_part
 
 NAMES = (
     "brain_diffuser", "clip_bigg", "dinov2", "siglip2", "sdxl_ip_adapter", "sdxl_ip_adapter_plus",

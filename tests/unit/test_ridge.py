@@ -213,7 +213,9 @@ def test_planted_linear_gaussian_brain_is_decoded_as_well_as_by_himalaya() -> No
         np.testing.assert_allclose(found, expected, atol=0.01 if decoder is plain else 0.03)
         assert abs(found.mean() - expected.mean()) < 0.01
     # all units are alike here, so that weights can only lose: measured .012
-    weighted = RidgeDecoder(RidgeSettings()).fit(responses[train], {"block": features[train]}, groups)
+    weighted = RidgeDecoder(RidgeSettings()).fit(
+        responses[train], {"block": features[train]}, groups
+    )
     found = target_correlations(weighted.predict(responses[test])["block"], features[test])
     assert found.mean() > expected.mean() - 0.015
     assert 0.3 < expected.mean() < 0.95

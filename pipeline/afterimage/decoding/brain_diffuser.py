@@ -159,20 +159,20 @@ class BrainDiffuserDecoder(LinearDecoder):
         weigh the same.
         """
         inputs = self._inputs(responses)
-        total = np.float64(0)
+        total: Any = 0.0
         for name in self.blocks:
-            product, lengths = np.float64(0), [np.float64(0), np.float64(0)]
+            own: list[Any] = [0.0, 0.0, 0.0]
             for part in self._parts(name):
                 spread = self._state[f"spread/{name}"][part]
                 spread = np.where(spread > 0, spread, np.inf)
                 guess = (self._centred(inputs, name, part) / spread).astype(np.float64)
                 known = columns_of(gallery[name], part) - self._state[f"mean/{name}"][part]
                 known = (known / spread).astype(np.float64)
-                product = product + guess @ known.T
-                lengths = [lengths[0] + (guess**2).sum(1), lengths[1] + (known**2).sum(1)]
-            norm = np.sqrt(lengths[0][:, None] * lengths[1][None])
-            total = total + product / np.maximum(norm, 1e-12)
-        return (total / len(self.blocks)).astype(np.float32)
+                added = (guess @ known.T, (guess**2).sum(1), (known**2).sum(1))
+                own = [before + now for before, now in zip(own, added, strict=True)]
+            norm = np.sqrt(own[1][:, None] * own[2][None])
+            total = total + own[0] / np.maximum(norm, 1e-12)
+        return np.asarray(total / len(self.blocks), np.float32)
 
     def _alphas(self, name: str) -> tuple[float, ...]:
         return self.settings.block_alphas.get(name, self.settings.alphas)

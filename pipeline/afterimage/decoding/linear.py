@@ -27,7 +27,7 @@ def in_memory(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def columns_of(block: Any, part: slice) -> np.ndarray:
-    """Some columns of a block of features, all rows, finite; read now if it lies on disk."""
+    """Return some columns of a block, all rows, checked; they are read now if they lie on disk."""
     values = block[:, part] if isinstance(block, np.ndarray) else block.columns(part)
     if not np.isfinite(values).all():
         raise _not_finite("features")

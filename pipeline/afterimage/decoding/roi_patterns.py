@@ -27,9 +27,7 @@ def region_masks(roi: np.ndarray, n_times: int = 0) -> dict[str, np.ndarray]:
     """Binary patterns of the regions of units, by name: each float32 (n_units [* n_times],)."""
     labels = np.asarray(roi).astype(str)
     names = [name for name in np.unique(labels) if name.lower() not in NO_REGION]
-    return {
-        name: np.repeat(labels == name, max(1, n_times)).astype(np.float32) for name in names
-    }
+    return {name: np.repeat(labels == name, max(1, n_times)).astype(np.float32) for name in names}
 
 
 def roi_optimal_features(
@@ -67,7 +65,9 @@ def roi_optimal_features(
         centre, norm = _centre_and_norm(block)
         away = np.concatenate([one[name] for one in decoded]) - base[name]
         length = np.linalg.norm(away.astype(np.float64), axis=1, keepdims=True)
-        features[name] = (centre + norm * away / np.where(length > 0, length, 1)).astype(np.float32)
+        features[name] = (centre + norm * away / np.where(length > 0, length, 1)).astype(
+            np.float32
+        )
     return features
 
 

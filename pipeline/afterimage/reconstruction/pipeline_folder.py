@@ -91,7 +91,10 @@ def read_part(folder: Path, variant: str = "") -> Part:
     ending = f".{variant}.safetensors" if variant else ".safetensors"
     for stem in ("diffusion_pytorch_model", "model"):
         table = folder / f"{stem}{ending}.index{f'.{variant}' if variant else ''}.json"
-        tables = [table, folder / f"{stem}.safetensors.index{f'.{variant}' if variant else ''}.json"]
+        tables = [
+            table,
+            folder / f"{stem}.safetensors.index{f'.{variant}' if variant else ''}.json",
+        ]
         if (folder / f"{stem}{ending}").is_file():
             return read_weights([folder / f"{stem}{ending}"])
         if shards := next((path for path in tables if path.is_file()), None):
@@ -182,7 +185,9 @@ def choose_placement(
     chosen = next((placement for placement in tried if placement in fits), None)
     if chosen:
         return chosen
-    described = ", ".join(f"{value / 1e9:.2f} GB for memory: {key}" for key, value in needs.items())
+    described = ", ".join(
+        f"{value / 1e9:.2f} GB for memory: {key}" for key, value in needs.items()
+    )
     advice = f"memory: {fits[0]} would fit" if fits else "none of these fits this machine"
     raise ConfigError(
         "too little memory for the generator",
