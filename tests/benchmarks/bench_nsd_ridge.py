@@ -16,6 +16,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -62,9 +63,8 @@ def run_case(decoder: str, n_images: int, n_targets: int, n_repeats: int) -> dic
 
         settings = DECODERS.settings(decoder)()
         responses = np.load(home / "responses.npy", mmap_mode="r")
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         wall, cpu = time.perf_counter(), time.process_time()
-        with open_blocks(home / "features.nc") as blocks:
+        with open_blocks(home / "features.nc") as blocks, Watch() as watch:
             block = blocks["tokens"]
             features = {"tokens": Targets(block.columns, order, n_targets)}
             model = DECODERS.get(decoder)(settings)
@@ -73,12 +73,11 @@ def run_case(decoder: str, n_images: int, n_targets: int, n_repeats: int) -> dic
         r = float(np.mean(model.cross_validation_["tokens"]["r"]))
         found = model.predict(np.asarray(responses[:8]))["tokens"]
         assert found.shape == (8, n_targets) and np.isfinite(found).all()
-        # pages of files that are mapped count as resident, but the system takes them back
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        anonymous = [line.split()[1] for line in Path("/proc/self/status").read_text().splitlines()
-                     if line.startswith("RssAnon")]  # fmt: skip
-        return {"wall_s": wall, "cpu_s": cpu, "peak_gb": peak / 1e6, "before_gb": before / 1e6,
-                "anonymous_gb": float(anonymous[0]) / 1e6, "r": r}  # fmt: skip
+        # pages of files that are mapped count as resident too, but the system takes them back
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        return {
+            "wall_s": wall, "cpu_s": cpu, "peak_gb": peak, "own_gb": watch.most_gb, "r": r,
+        }  # fmt: skip
 
 
 def operations(decoder: str, n: float, u: float) -> tuple[float, float]:
@@ -95,23 +94,48 @@ def operations(decoder: str, n: float, u: float) -> tuple[float, float]:
 
 
 def memory_model(n: int, u: int, decoder: str, n_trials: int) -> float:
-    """Memory in GB during the passes over targets, by what is kept."""
-    batch = 1024 if decoder == "ridge" else 4096
-    kept = 4 * n_trials * u * 2.0  # responses, and their standard scores
-    kept += 8 * batch * (u + 4 * n + 4 * n_trials)
+    """Most memory in GB that is not a mapped file, of n images shown in n_trials trials.
+
+    The larger of two moments: the last decomposition, while the folds' are kept, and the targets.
+    """
+    r, batch = min(n_trials, u), 1024 if decoder == "ridge" else 4096
+    libraries, responses = 0.15e9, 4 * n_trials * u
+    targets = 8 * batch * (u * (decoder == "ridge") + 3 * n + 3 * n_trials)
     if decoder == "ridge":
-        r = min(n_trials, u)
-        kept += 8 * n * n  # products of features
-        kept += 5 * 8 * (0.2 * n_trials * 0.8 * r + 0.8 * r * n) + 8 * (u * r + r * n)
-        kept += 2 * 8 * r * r  # while the last decomposition runs
-    else:
-        kept += 5 * 4 * 0.2 * n_trials * n + 4 * u * n + 2 * 8 * min(n_trials, u) ** 2
-    return kept / 1e9
+        folds = 5 * 8 * (0.2 * n_trials * 0.8 * r + 0.8 * r * n)
+        grams, whole = 8 * n * n, 8 * (u * r + r * n)
+        # in double: products, their vectors and twice as much to work in; or means over repeats
+        last = 2 * responses + max(4 * 8 * r * r, responses + 8 * n * u)
+        return (libraries + folds + grams + max(last, whole + targets)) / 1e9
+    folds = 5 * 4 * 0.2 * n_trials * n
+    # products, a copy that is factorised, the right side and what is solved for
+    last = 2 * responses + 8 * (2 * r * r + n_trials * n) + 12 * u * n
+    return (libraries + folds + max(last, 4 * u * n + targets)) / 1e9
+
+
+class Watch:
+    """Most memory that is not a mapped file, looked at twenty times a second."""
+
+    def __enter__(self) -> Watch:
+        self.most_gb, self._done = 0.0, threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._done.wait(0.05):
+            lines = Path("/proc/self/status").read_text().splitlines()
+            kilobytes = next(line.split()[1] for line in lines if line.startswith("RssAnon"))
+            self.most_gb = max(self.most_gb, float(kilobytes) / 1e6)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", nargs="*", type=int, default=[1000, 2000])
+    parser.add_argument("--images", nargs="*", type=int, default=[600, 1200])
     parser.add_argument("--targets", nargs="*", type=int, default=[1024, 3072])
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--decoders", nargs="*", default=["ridge", "brain_diffuser"])
@@ -139,9 +163,8 @@ def main() -> None:
                 model = memory_model(n, N_VOXELS, decoder, n * asked.repeats)
                 print(
                     f"{decoder}, {n} images x {asked.repeats}, {t} targets: {got['wall_s']:.0f} s "
-                    f"({got['cpu_s']:.0f} CPU s), peak {got['peak_gb']:.2f} GB (start "
-                    f"{got['before_gb']:.2f}; what is kept by the model of memory {model:.2f}), "
-                    f"left-out r {got['r']:.3f}",
+                    f"({got['cpu_s']:.0f} CPU s), own memory at most {got['own_gb']:.2f} GB (by the model "
+                    f"{model:.2f}; with mapped files {got['peak_gb']:.2f}), left-out r {got['r']:.3f}",
                     flush=True,
                 )
         if len(rows) < 3 or asked.full:

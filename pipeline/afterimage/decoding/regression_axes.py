@@ -73,7 +73,7 @@ def regression_axes(
     mean, scale = statistics
     n_trials = len(responses)
     inputs = (responses[:, units] - mean[units]) / scale[units]  # float32
-    inputs = inputs - inputs.mean(0, dtype=np.float64).astype(np.float32)
+    inputs -= inputs.mean(0, dtype=np.float64).astype(np.float32)
     shown = csr_array(
         (np.ones(n_trials), (stimulus, np.arange(n_trials))), shape=(n_stimuli, n_trials)
     )
