@@ -9,6 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from afterimage.reconstruction.registry import RECONSTRUCTIONS, Material
+
 #: By generator: the parts of its folder, as (class, published configuration, what a tiny one changes).
 Parts = dict[str, tuple[str, dict[str, Any], dict[str, Any]]]
 
@@ -268,7 +272,9 @@ def adapter_weights(unet: Any, width: int, *, tokens: bool = False) -> dict[str,
     return weights
 
 
-def write(folder: Path, kind: str, *, tiny: bool = True, seed: int = 0, dtype: Any = None) -> dict[str, Any]:  # fmt: skip
+def write(
+    folder: Path, kind: str, *, tiny: bool = True, seed: int = 0, dtype: Any = None
+) -> dict[str, Any]:
     """Write the folders of one generator; return the settings that name them."""
     import diffusers
     import torch
@@ -316,3 +322,64 @@ def write(folder: Path, kind: str, *, tiny: bool = True, seed: int = 0, dtype: A
         settings["redux"] = str(redux)
     made.save_pretrained(home)
     return settings
+
+
+#: Pictures of the tiny studies, their size, and the shape of their latents.
+N, SIZE, LATENTS = 3, 32, (4, 4, 4)
+_WRITTEN: dict[tuple[Path, str], dict[str, Any]] = {}
+
+
+def folders(root: Path, kind: str) -> dict[str, Any]:
+    """Return settings that name the folders of a tiny generator below ``root``, written once."""
+    import torch
+
+    from afterimage.training.generative import new_autoencoder
+
+    if not (root / "low").exists():
+        torch.manual_seed(1)
+        low = new_autoencoder(channels=(16, 16), latent_channels=4)
+        low.save_pretrained(root / "low" / "vae")
+    if (root, kind) not in _WRITTEN:
+        _WRITTEN[root, kind] = write(root, kind)
+    return _WRITTEN[root, kind]
+
+
+def tiny_method(root: Path, kind: str, device: str = "cpu", **changes: Any) -> Any:
+    """Make a tiny generator."""
+    values = {
+        **folders(root, kind), "generator": str(root / "low"), "embedding": "clip", "n_steps": 4,
+        "size_px": SIZE, "output_px": SIZE, "guidance_scale": 3.0,
+    }  # fmt: skip
+    return RECONSTRUCTIONS.get(kind)(RECONSTRUCTIONS.settings(kind)(**values | changes), device)
+
+
+def predictions(kind: str, seed: int = 0) -> dict[str, np.ndarray]:
+    """Random predictions of N pictures."""
+    rng = np.random.default_rng(seed)
+    size = int(np.prod(TINY_SHAPES[kind]))
+    return {
+        "clip": rng.standard_normal((N, size)).astype(np.float32),
+        "vae": rng.standard_normal((N, int(np.prod(LATENTS)))).astype(np.float32),
+    }
+
+
+def material(kind: str, **changes: Any) -> Material:
+    """Make what a method is given; pictures are embedded by means and spreads of their colours."""
+    shape = TINY_SHAPES[kind]
+    project = np.random.default_rng(9).standard_normal((6, int(np.prod(shape))))
+
+    def embed(images: Any) -> np.ndarray:
+        rows = [np.r_[i.mean((0, 1)), i.std((0, 1))] / 64 - 1 for i in images]
+        return (np.stack(rows) @ project).astype(np.float32)
+
+    values: dict[str, Any] = {
+        "keys": [f"stimulus-{i}" for i in range(N)], "random_state": 3,
+        "shapes": {"clip": shape, "vae": LATENTS}, "training": {},
+        "training_image": lambda _: np.zeros((16, 16, 3), np.uint8), "embed": {"clip": embed},
+    }  # fmt: skip
+    return Material(**(values | changes))
+
+
+def stack(made: Any) -> np.ndarray:
+    """Pictures of a result, as integers: (n, height, width, 3)."""
+    return np.stack(made[0]).astype(int)

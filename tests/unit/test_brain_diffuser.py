@@ -35,7 +35,11 @@ def study(n: int = 90, n_units: int = 25, n_repeats: int = 1, noise: float = 2.0
     drive = np.repeat(hidden @ rng.normal(size=(5, n_units)), n_repeats, 0)
     responses = (drive + noise * rng.normal(size=drive.shape)).astype(np.float32)
     groups = np.repeat([f"image-{i:03d}" for i in range(n)], n_repeats)
-    return responses, {k: np.repeat(v, n_repeats, 0).astype(np.float32) for k, v in features.items()}, groups  # fmt: skip
+    return (
+        responses,
+        {k: np.repeat(v, n_repeats, 0).astype(np.float32) for k, v in features.items()},
+        groups,
+    )
 
 
 def make(**settings: Any) -> BrainDiffuserDecoder:
@@ -61,7 +65,9 @@ def test_both_sides_give_the_same_weights() -> None:
     stimulus = rng.integers(0, 25, 40)
     asked = rng.normal(size=(6, 40)).astype(np.float32)
     wide = stimulus_weights(inputs, stimulus, 30, [2.0, 50.0])
-    narrow = stimulus_weights(np.vstack([inputs, inputs * 0]), np.r_[stimulus, stimulus], 30, [4.0, 100.0])  # fmt: skip  # fmt: skip
+    narrow = stimulus_weights(
+        np.vstack([inputs, inputs * 0]), np.r_[stimulus, stimulus], 30, [4.0, 100.0]
+    )
     for a, b in zip(wide, narrow, strict=True):  # zero rows halve the mean norm, nothing else
         np.testing.assert_allclose(a, b, atol=1e-6)
         assert (a[:, np.setdiff1d(np.arange(30), stimulus)] == 0).all()

@@ -34,7 +34,7 @@ def test_presets_are_configurations_of_their_own(tmp_path: Path) -> None:
     both = load_config([Path("presets/xcp_d"), own])
     assert both.extract_series.low_pass_hz is None
     assert both.extract_series.confounds == xcp_d.extract_series.confounds
-    with pytest.raises(ConfigError, match="conn, .*xcp_d"):
+    with pytest.raises(ConfigError, match=r"conn, .*xcp_d"):
         load_config([Path("presets/fsl")])
 
 

@@ -9,6 +9,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
+from afterimage.decoding.brain_diffuser import BrainDiffuserDecoder, BrainDiffuserSettings
 from afterimage.decoding.leaks import grouped_folds
 from afterimage.decoding.ridge import RidgeDecoder, RidgeSettings
 
@@ -177,3 +178,88 @@ def test_rescaling_gives_training_spread_and_spares_pixels() -> None:
     np.testing.assert_array_equal(
         block.predict(responses)["pixels"], shrunk.predict(responses)["pixels"]
     )
+
+
+def oracle_study(n: int = 400, n_units: int = 300, n_test: int = 200) -> tuple:
+    """Features to voxels by known weights: a linear-Gaussian world."""
+    rng = np.random.default_rng(8)
+    features = rng.normal(size=(n + n_test, 40)).astype(np.float32)
+    drive = features @ rng.normal(size=(40, n_units)) / 40**0.5
+    responses = (drive + 2 * rng.normal(size=drive.shape)).astype(np.float32)
+    groups = np.array([f"image-{i:03d}" for i in range(n)])
+    return responses, features, groups
+
+
+def target_correlations(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    return np.array([np.corrcoef(a, b)[0, 1] for a, b in zip(predicted.T, truth.T, strict=True)])
+
+
+def test_planted_linear_gaussian_brain_is_decoded_as_well_as_by_himalaya() -> None:
+    from himalaya.ridge import RidgeCV
+
+    responses, features, groups = oracle_study()
+    train, test = slice(0, 400), slice(400, None)
+    level = 300.0  # mean squared norm of a response in standard scores
+    alphas = RidgeSettings().alphas
+    mean, scale = responses[train].mean(0), responses[train].std(0)
+    inputs = ((responses - mean) / scale).astype(np.float64)
+    oracle = RidgeCV(alphas=[a * level for a in alphas], cv=5).fit(inputs[train], features[train])
+    expected = target_correlations(oracle.predict(inputs[test]), features[test])
+    plain = RidgeDecoder(RidgeSettings(unit_weights="equal"))
+    one_a_block = BrainDiffuserDecoder(BrainDiffuserSettings(alphas=alphas))
+    for decoder in (plain, one_a_block):
+        decoder.fit(responses[train], {"block": features[train]}, groups)
+        found = target_correlations(decoder.predict(responses[test])["block"], features[test])
+        np.testing.assert_allclose(found, expected, atol=0.01 if decoder is plain else 0.03)
+        assert abs(found.mean() - expected.mean()) < 0.01
+    # all units are alike here, so that weights can only lose: measured .012
+    weighted = RidgeDecoder(RidgeSettings()).fit(
+        responses[train], {"block": features[train]}, groups
+    )
+    found = target_correlations(weighted.predict(responses[test])["block"], features[test])
+    assert found.mean() > expected.mean() - 0.015
+    assert 0.3 < expected.mean() < 0.95
+
+
+@pytest.mark.parametrize("n_repeats", [1, 3])
+def test_blocks_on_disk_give_the_same_bytes(n_repeats: int) -> None:
+    from afterimage.decoding.streams import Targets
+
+    responses, features, groups = problem(n=30)
+    order = np.repeat(np.arange(30), n_repeats)
+    shown, whole = responses[order], features["block"]
+    shown = shown + np.random.default_rng(1).normal(size=shown.shape).astype(np.float32)
+    made = {}
+
+    def allocate(name: str, shape: tuple[int, ...]) -> np.ndarray:
+        made[name] = np.full(shape, np.nan, np.float32)
+        return made[name]
+
+    settings = RidgeSettings(n_targets_batch=2)
+    memory = RidgeDecoder(settings).fit(shown, {"block": whole[order]}, groups[order])
+    lazy = {"block": Targets(lambda part: whole[:, part], order, 7)}
+    disk = RidgeDecoder(settings).fit(shown, lazy, groups[order], allocate=allocate)
+    for key, value in memory.state().items():
+        np.testing.assert_array_equal(disk.state()[key], value)
+    assert set(made) == {"coef/block", "loading/block"}
+    gallery = {"block": Targets(lambda part: whole[:, part], np.arange(30), 7)}
+    np.testing.assert_array_equal(
+        disk.scores(shown[:5], gallery), memory.scores(shown[:5], {"block": whole})
+    )
+
+
+def test_more_trials_than_units_and_fewer_give_the_same() -> None:
+    from afterimage.decoding.regression_axes import regression_axes
+
+    rng = np.random.default_rng(2)
+    responses = rng.normal(size=(24, 24)).astype(np.float32)
+    stimulus = rng.integers(0, 9, 24)
+    features = rng.normal(size=(9, 4))
+    found = []
+    for n in (24, 23):  # dual, and primal without the last unit, which is silent
+        responses[:, 23] = responses.mean() * 0
+        units = np.arange(n)
+        axes = regression_axes(responses, (responses.mean(0), np.ones(24)), units, stimulus, 9)
+        weights = axes.solve(axes.project(features), 0.7)
+        found.append(axes.coordinates(responses) @ weights)
+    np.testing.assert_allclose(found[0], found[1], atol=1e-6)

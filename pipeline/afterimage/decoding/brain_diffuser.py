@@ -23,16 +23,17 @@ from afterimage.decoding.linear import (
     LinearSettings,
     checked,
     columns_of,
+    gain_of_spreads,
     in_memory,
+    prediction_summary,
     unit_statistics,
 )
 from afterimage.decoding.registry import DECODERS
+from afterimage.decoding.regression_axes import product, products
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-#: Trials or units whose products are added up at once, in float64.
-N_ROWS_BATCH = 2048
 #: Patterns fewer than these have no spread of their own.
 N_MIN_TRANSDUCTIVE = 3
 
@@ -158,20 +159,20 @@ class BrainDiffuserDecoder(LinearDecoder):
         weigh the same.
         """
         inputs = self._inputs(responses)
-        total = np.float64(0)
+        total: Any = 0.0
         for name in self.blocks:
-            product, lengths = np.float64(0), [np.float64(0), np.float64(0)]
+            own: list[Any] = [0.0, 0.0, 0.0]
             for part in self._parts(name):
                 spread = self._state[f"spread/{name}"][part]
                 spread = np.where(spread > 0, spread, np.inf)
                 guess = (self._centred(inputs, name, part) / spread).astype(np.float64)
                 known = columns_of(gallery[name], part) - self._state[f"mean/{name}"][part]
                 known = (known / spread).astype(np.float64)
-                product = product + guess @ known.T
-                lengths = [lengths[0] + (guess**2).sum(1), lengths[1] + (known**2).sum(1)]
-            norm = np.sqrt(lengths[0][:, None] * lengths[1][None])
-            total = total + product / np.maximum(norm, 1e-12)
-        return (total / len(self.blocks)).astype(np.float32)
+                added = (guess @ known.T, (guess**2).sum(1), (known**2).sum(1))
+                own = [before + now for before, now in zip(own, added, strict=True)]
+            norm = np.sqrt(own[1][:, None] * own[2][None])
+            total = total + own[0] / np.maximum(norm, 1e-12)
+        return np.asarray(total / len(self.blocks), np.float32)
 
     def _alphas(self, name: str) -> tuple[float, ...]:
         return self.settings.block_alphas.get(name, self.settings.alphas)
@@ -244,10 +245,10 @@ class BrainDiffuserDecoder(LinearDecoder):
         n_targets = block.shape[1]
         coef = allocate(f"coef/{name}", (len(first), n_targets))
         vectors: dict[str, np.ndarray] = {
-            key: np.zeros(n_targets, np.float32) for key in ("mean", "spread", "offset", "gain")
+            key: np.zeros(n_targets, np.float32) for key in ("mean", "spread", "offset")
         }
-        report: dict[str, np.ndarray] = {key: np.zeros(n_targets) for key in ("r", "r2", "gain")}
-        power = np.zeros(2)  # of one gain for the whole block
+        report = {key: np.zeros(n_targets) for key in ("r", "r2")}
+        wanted, present = np.zeros(n_targets), np.zeros(n_targets)
         counts = np.bincount(stimulus, minlength=len(first))
         for part in self._batches(n_targets):
             values = columns_of(block, part)[first]
@@ -255,22 +256,20 @@ class BrainDiffuserDecoder(LinearDecoder):
             coef[:, part] = values - mean
             observed = values[stimulus]
             guess = self._left_out(values, len(stimulus), parts, index)
-            summary = self._calibrate(name, guess, observed)
+            summary = prediction_summary(guess, observed)
             for key in report:
                 report[key][part] = summary[key]
+            wanted[part] = observed.var(0, dtype=np.float64)
+            present[part] = guess.var(0, dtype=np.float64)
             vectors["mean"][part] = mean
-            vectors["spread"][part] = observed.std(0, dtype=np.float64)
             vectors["offset"][part] = guess.mean(0, dtype=np.float64) - mean
-            power += observed.var(0, dtype=np.float64).sum(), guess.var(0, dtype=np.float64).sum()
-        if self.settings.rescale == "block" and name not in self.settings.keep_shrunk:
-            gain = np.sqrt(power[0] / max(power[1], 1e-12 * power[0] + 1e-300))
-            report["gain"][:] = np.clip(gain, 1.0, 100.0)
-        vectors["gain"] = report["gain"].astype(np.float32)
+        vectors["spread"] = np.sqrt(wanted).astype(np.float32)
+        vectors["gain"] = gain_of_spreads(wanted, present, self._mode(name))
         if self.settings.rescale not in ("target", "transductive"):
             vectors["offset"][:] = 0  # left where the regression puts it
         self._state |= {f"{key}/{name}": values for key, values in vectors.items()}
         self._state[f"coef/{name}"] = coef
-        return dict(report)
+        return {**report, "gain": vectors["gain"]}
 
 
 def stimulus_weights(
@@ -305,9 +304,9 @@ def stimulus_weights(
     ones = (np.ones(n_trials), (np.arange(n_trials), stimulus))
     shown = csr_array(ones, shape=(n_trials, n_stimuli))
     dual = n_trials <= n_units
-    gram = _gram(inputs.T if dual else inputs)
+    gram = products(inputs.T if dual else inputs)
     right = shown if dual else shown.T @ inputs  # what A has on the side of the stimuli
-    left = None if asked is None else (_product(asked, inputs.T) if dual else asked).T
+    left = None if asked is None else (product(asked, inputs.T) if dual else asked).T
     found = []
     for alpha in alphas:
         matrix = gram.copy()
@@ -317,26 +316,8 @@ def stimulus_weights(
             solved = cho_solve(factor, left.astype(np.float64))
             weights = (right.T @ solved).T if dual else (right @ solved).T
         elif dual:
-            weights = _product(inputs.T, cho_solve(factor, right.toarray()))
+            weights = product(inputs.T, cho_solve(factor, right.toarray()))
         else:
             weights = cho_solve(factor, right.T.astype(np.float64))
         found.append(np.ascontiguousarray(weights, np.float32))
     return found
-
-
-def _gram(rows: np.ndarray) -> np.ndarray:
-    """Product of a matrix with itself, rows' rows, added up in float64."""
-    gram = np.zeros((rows.shape[1], rows.shape[1]))
-    for start in range(0, len(rows), N_ROWS_BATCH):
-        part = rows[start : start + N_ROWS_BATCH].astype(np.float64)
-        gram += part.T @ part
-    return gram
-
-
-def _product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Product in float64, without float64 copies of the whole of both."""
-    product = np.zeros((len(left), right.shape[1]))
-    for start in range(0, len(right), N_ROWS_BATCH):
-        part = slice(start, start + N_ROWS_BATCH)
-        product += left[:, part].astype(np.float64) @ right[part].astype(np.float64)
-    return product

@@ -27,7 +27,7 @@ def in_memory(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def columns_of(block: Any, part: slice) -> np.ndarray:
-    """Some columns of a block of features, all rows, finite; read now if it lies on disk."""
+    """Return some columns of a block, all rows, checked; they are read now if they lie on disk."""
     values = block[:, part] if isinstance(block, np.ndarray) else block.columns(part)
     if not np.isfinite(values).all():
         raise _not_finite("features")
@@ -120,10 +120,16 @@ def prediction_gain(predicted: np.ndarray, observed: np.ndarray, mode: str) -> n
     float32, (n_features,)
         Never below 1 and at most 100.
     """
-    n_features = observed.shape[1]
+    return gain_of_spreads(
+        observed.var(0, dtype=np.float64), predicted.var(0, dtype=np.float64), mode
+    )
+
+
+def gain_of_spreads(wanted: np.ndarray, present: np.ndarray, mode: str) -> np.ndarray:
+    """Gain from the variances of features and of their predictions; see `prediction_gain`."""
+    n_features = len(wanted)
     if mode == "none":
         return np.ones(n_features, np.float32)
-    wanted, present = observed.var(0, dtype=np.float64), predicted.var(0, dtype=np.float64)
     if mode == "block":
         wanted, present = (np.full(n_features, v.mean()) for v in (wanted, present))
     gain = np.sqrt(wanted / np.maximum(present, 1e-12 * wanted + 1e-300))
@@ -224,10 +230,13 @@ class LinearDecoder:
             for key, value in sorted(arrays.items())
         }
 
+    def _mode(self, name: str) -> str:
+        """How the predictions of a block get their spread back."""
+        return "none" if name in self.settings.keep_shrunk else self.settings.rescale
+
     def _calibrate(
         self, name: str, predicted: np.ndarray, observed: np.ndarray
     ) -> dict[str, float | np.ndarray]:
         """Gain and summary of one block from its predictions on the inner folds."""
-        mode = "none" if name in self.settings.keep_shrunk else self.settings.rescale
         summary = prediction_summary(predicted, observed)
-        return {**summary, "gain": prediction_gain(predicted, observed, mode)}
+        return {**summary, "gain": prediction_gain(predicted, observed, self._mode(name))}

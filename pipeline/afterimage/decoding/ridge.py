@@ -1,26 +1,36 @@
 """Ridge regression (Hoerl & Kennard 1970, doi:10.1080/00401706.1970.10488634).
 
-From responses to features, on himalaya (Dupre la Tour et al. 2022,
-doi:10.1016/j.neuroimage.2022.119728). What differs: units are weighted by how well the stimulus
-predicts them, once more inside every fold, so that the folds share no kernel and the penalties are
-compared here, on one eigendecomposition a fold; one penalty a target; inner folds keep all repeats
-of a stimulus together; predictions get back the spread that shrinkage takes, estimated on the folds.
+From responses to features, one penalty a target (as himalaya, Dupre la Tour et al. 2022,
+doi:10.1016/j.neuroimage.2022.119728, which it is tested against). What differs: units are weighted
+by how well the stimulus predicts them, once more inside every fold, so that the folds share no
+kernel; one eigendecomposition a fold serves all penalties; targets are read, solved and kept by
+columns; inner folds keep all repeats of a stimulus together; predictions get back the spread that
+shrinkage takes, estimated on the folds.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field
 
 from afterimage.decoding.leaks import grouped_folds
-from afterimage.decoding.linear import LinearDecoder, LinearSettings, checked, unit_statistics
+from afterimage.decoding.linear import (
+    Allocate,
+    LinearDecoder,
+    LinearSettings,
+    checked,
+    columns_of,
+    gain_of_spreads,
+    in_memory,
+    prediction_summary,
+    unit_statistics,
+)
 from afterimage.decoding.registry import DECODERS
+from afterimage.decoding.regression_axes import RegressionAxes, regression_axes
 from afterimage.decoding.unit_models import (
     average_repeats,
-    centred_gram,
     explained_variance,
     shrunk_covariance,
     whitening,
@@ -51,32 +61,6 @@ class RidgeSettings(LinearSettings):
     n_targets_batch: int = Field(1024, ge=1, description="Targets solved together.")
 
 
-@dataclass(frozen=True)
-class Regression:
-    """Responses of some trials, standardised and weighted, in the axes of their kernel."""
-
-    mean: np.ndarray  # (n_units,)
-    scale: np.ndarray  # (n_units,) standard deviation over weight
-    units: np.ndarray  # (n_used,)
-    inputs: np.ndarray  # (n_trials, n_used), centred
-    values: np.ndarray  # (r,) eigenvalues of inputs @ inputs.T
-    vectors: np.ndarray  # (n_trials, r)
-    level: float  # mean squared norm of a response: the unit of the penalties
-
-    def coordinates(self, responses: np.ndarray) -> np.ndarray:
-        """Kernel of other trials with these, in the axes: (m, n_units) to (m, r)."""
-        asked = (responses[:, self.units] - self.mean[self.units]) / self.scale[self.units]
-        return asked.astype(np.float64) @ (self.inputs.T @ self.vectors)
-
-    def project(self, targets: np.ndarray) -> np.ndarray:
-        """Centred targets in the axes: (n_trials, n_targets) to float64 (r, n_targets)."""
-        return self.vectors.T @ (targets - targets.mean(0, dtype=np.float64))
-
-    def solve(self, projected: np.ndarray, alphas: np.ndarray | float) -> np.ndarray:
-        """Dual weights in the axes, (r, n_targets), for one penalty or one a target."""
-        return projected / (self.values[:, None] + alphas * self.level)
-
-
 @DECODERS.register("ridge", RidgeSettings)
 class RidgeDecoder(LinearDecoder):
     """Linear regression with a quadratic penalty, chosen by cross-validation for every target.
@@ -87,13 +71,15 @@ class RidgeDecoder(LinearDecoder):
     """
 
     settings: RidgeSettings
+    streams: ClassVar[bool] = True
 
     def fit(
         self,
         responses: np.ndarray,
-        features: Mapping[str, np.ndarray],
+        features: Mapping[str, Any],
         groups: np.ndarray,
         held_out: Collection[str] = (),
+        allocate: Allocate = in_memory,
     ) -> Self:
         """Fit on the training part.
 
@@ -101,39 +87,44 @@ class RidgeDecoder(LinearDecoder):
         ----------
         responses : float32, (n_trials, n_units)
         features : dict of block to float32 (n_trials, n_features)
+            Arrays, or blocks read by columns (`streams.Targets`); the same for all trials of a
+            stimulus.
         groups : (n_trials,) of str
             Stimulus of each trial.
         held_out : collection of str
             Stimuli of other splits: the fit is refused when one of them is in ``groups``.
+        allocate : callable
+            Makes the arrays that grow with the targets, so that they can lie on disk.
         """
         stimuli = checked(responses, features, groups, held_out)
+        _, first, stimulus = np.unique(stimuli, return_index=True, return_inverse=True)
         folds = grouped_folds(stimuli, self.settings.n_folds, self.settings.random_state)
-        whole = self._regression(responses, features, stimuli)
+        grams = {name: self._gram(block, first) for name, block in features.items()}
         parts = []
         for train, test in folds:
-            known = {name: block[train] for name, block in features.items()}
-            part = self._regression(responses[train], known, stimuli[train])
-            parts.append((part, part.coordinates(responses[test])))
-        arrays: dict[str, np.ndarray] = {
-            "unit_mean": whole.mean,
-            "unit_scale": whole.scale,
+            part = self._regression(responses[train], grams, stimulus[train])
+            parts.append((part, part.coordinates(responses[test]), test))
+        whole = self._regression(responses, grams, stimulus)
+        self._state = {
+            "unit_mean": whole.mean.astype(np.float32),
+            "unit_scale": whole.scale.astype(np.float32),
             "units": whole.units,
         }
-        predicted = {}
         self.cross_validation_ = {}
+        basis, n_blocks = self._basis(grams)
+        errors = np.zeros((len(stimuli), basis.shape[1]))
         for name, block in features.items():
-            alphas, predicted[name] = self._cross_validate(block, folds, parts)
-            arrays[f"mean/{name}"] = block.mean(0, dtype=np.float64)
-            arrays[f"coef/{name}"] = self._solve(whole, block, alphas)
-            report = self._calibrate(name, predicted[name], block)
-            arrays[f"gain/{name}"] = np.asarray(report["gain"])
-            n_used = float(len(whole.units))
-            self.cross_validation_[name] = {**report, "alpha": alphas, "n_units": n_used}
-        arrays |= self._gallery_model(features, predicted, stimuli)
-        self._store(arrays)
+            power = _centred(grams[name])[1]
+            loading = basis / (power * n_blocks) if power > 0 else 0 * basis
+            report = self._fit_block(
+                name, block, (first, stimulus), parts, whole, allocate, (loading, errors)
+            )
+            self.cross_validation_[name] = report
+        self._state["whitener"] = whitening(shrunk_covariance(errors)).astype(np.float32)
+        self._state = dict(sorted(self._state.items()))
         return self
 
-    def scores(self, responses: np.ndarray, gallery: Mapping[str, np.ndarray]) -> np.ndarray:
+    def scores(self, responses: np.ndarray, gallery: Mapping[str, Any]) -> np.ndarray:
         """Evidence for each candidate: log p(features | response) - log p(features).
 
         Both densities are Gaussian in the whitened principal components g of the training
@@ -145,7 +136,7 @@ class RidgeDecoder(LinearDecoder):
         ----------
         responses : (m, n_units)
         gallery : dict of block to (g, n_features)
-            Features of the candidates, every block of the fit.
+            Features of the candidates, every block of the fit; arrays, or read by columns.
 
         Returns
         -------
@@ -156,51 +147,43 @@ class RidgeDecoder(LinearDecoder):
         standard = self._inputs(responses)
         candidates, guesses = np.float64(0), np.float64(0)
         for name in self.blocks:
-            loading = self._state[f"loading/{name}"].astype(np.float64)
-            candidates = candidates + (gallery[name] - self._state[f"mean/{name}"]) @ loading
-            guesses = guesses + (standard @ self._state[f"coef/{name}"]) @ loading
+            mean = self._state[f"mean/{name}"]
+            for part in self._batches(len(mean)):
+                loading = self._state[f"loading/{name}"][part].astype(np.float64)
+                known = columns_of(gallery[name], part) - mean[part]
+                candidates = candidates + known @ loading
+                guesses = guesses + (standard @ self._state[f"coef/{name}"][:, part]) @ loading
         whitener = self._state["whitener"].astype(np.float64)
         distance = cdist(guesses @ whitener, candidates @ whitener, "sqeuclidean")
         return (0.5 * (candidates**2).sum(1) - 0.5 * distance).astype(np.float32)
 
     def _regression(
-        self, responses: np.ndarray, features: Mapping[str, np.ndarray], stimuli: np.ndarray
-    ) -> Regression:
-        """Statistics, weights and kernel of these trials."""
+        self, responses: np.ndarray, grams: Mapping[str, np.ndarray], stimulus: np.ndarray
+    ) -> RegressionAxes:
+        """Statistics, weights and axes of these trials."""
         mean, scale = unit_statistics(responses)
-        weights = self._unit_weights((responses - mean) / scale, features, stimuli)
+        weights = self._unit_weights((responses - mean) / scale, grams, stimulus)
         scale = scale / np.maximum(weights, np.float32(1e-30))
         units = np.flatnonzero((weights > 0) & np.isfinite(scale))
         # a brain without any unit that varies is decoded as the mean
         units = units if len(units) else np.arange(1)
-        inputs = ((responses[:, units] - mean[units]) / scale[units]).astype(np.float64)
-        inputs -= inputs.mean(0)
-        values, vectors = np.linalg.eigh(inputs @ inputs.T)
-        kept = values > 1e-9 * values[-1]
-        return Regression(
-            mean=mean,
-            scale=scale,
-            units=units,
-            inputs=inputs,
-            values=values[kept],
-            vectors=vectors[:, kept],
-            level=float(values.sum()) / len(values) or 1.0,
-        )
+        n_stimuli = len(next(iter(grams.values())))
+        return regression_axes(responses, (mean, scale), units, stimulus, n_stimuli)
 
     def _unit_weights(
-        self, standard: np.ndarray, features: Mapping[str, np.ndarray], stimuli: np.ndarray
+        self, standard: np.ndarray, grams: Mapping[str, np.ndarray], stimulus: np.ndarray
     ) -> np.ndarray:
         """Weight of each unit, (n_units,); equal weights when the stimulus predicts no unit."""
         n_units = standard.shape[1]
         if self.settings.unit_weights == "equal":
             return np.full(n_units, n_units**-0.5, np.float32)
-        stimulus = np.unique(stimuli, return_inverse=True)[1]
-        grams = [centred_gram(average_repeats(block, stimulus)) for block in features.values()]
-        useful = [gram for gram, power in grams if power > 0]
+        seen, own = np.unique(stimulus, return_inverse=True)
+        known = [_centred(gram[np.ix_(seen, seen)]) for gram in grams.values()]
+        useful = [gram / power for gram, power in known if power > 0]
         explained = np.zeros(n_units)
         if useful:
             eigen = np.linalg.eigh(np.mean(useful, axis=0))
-            targets = average_repeats(standard, stimulus)
+            targets = average_repeats(standard, own)
             explained = explained_variance(eigen, [ENCODING_PENALTY], targets)[0]
         explained = np.clip(explained, 0, 0.99)
         weights = np.sqrt(explained / (1 - explained))
@@ -208,79 +191,108 @@ class RidgeDecoder(LinearDecoder):
         equal = np.full(n_units, n_units**-0.5)
         return np.asarray(weights / norm if norm > 0 else equal, np.float32)
 
-    def _solve(self, whole: Regression, block: np.ndarray, alphas: np.ndarray) -> np.ndarray:
-        """Coefficients of the whole training part, (n_used, n_targets), solved by himalaya."""
-        from himalaya.kernel_ridge import KernelRidge
+    def _gram(self, block: Any, first: np.ndarray) -> np.ndarray:
+        """Inner products of the features of the stimuli, (n_stimuli, n_stimuli)."""
+        gram = np.zeros((len(first), len(first)))
+        for part in self._batches(block.shape[1]):
+            values = columns_of(block, part)[first].astype(np.float64)
+            values -= values.mean(0)  # a large offset would take the digits
+            gram += values @ values.T
+        return gram
 
-        targets = block - block.mean(0, dtype=np.float64)
-        kernel = whole.inputs @ whole.inputs.T
-        dual = np.empty(block.shape)
-        # Target by target himalaya would build a matrix of trials x trials for each: group them.
-        for alpha in np.unique(alphas):
-            model = KernelRidge(float(alpha) * whole.level, kernel="precomputed")
-            same = alphas == alpha
-            dual[:, same] = model.fit(kernel, targets[:, same]).dual_coef_
-        coefficients: np.ndarray = whole.inputs.T @ dual
-        return coefficients
-
-    def _cross_validate(
-        self,
-        block: np.ndarray,
-        folds: list[tuple[np.ndarray, np.ndarray]],
-        parts: list[tuple[Regression, np.ndarray]],
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the penalty of each target and the predictions on the inner folds with it."""
-        settings = self.settings
-        penalties = np.asarray(settings.alphas, float)
-        error = np.zeros((len(penalties), block.shape[1]))
-        for columns in self._batches(block.shape[1]):
-            for (train, test), (part, asked) in zip(folds, parts, strict=True):
-                truth = block[test, columns] - block[train, columns].mean(0, dtype=np.float64)
-                projected = part.project(block[train, columns])
-                for row, alpha in enumerate(penalties):
-                    guess = asked @ part.solve(projected, alpha)
-                    error[row, columns] += ((guess - truth) ** 2).sum(0)
-        if not settings.alpha_per_target:
-            error[:] = error.sum(1, keepdims=True)
-        alphas = penalties[error.argmin(0)]
-        predicted = np.empty(block.shape, np.float32)
-        for columns in self._batches(block.shape[1]):
-            for (train, test), (part, asked) in zip(folds, parts, strict=True):
-                projected = part.project(block[train, columns])
-                guess = asked @ part.solve(projected, alphas[columns])
-                predicted[test, columns] = guess + block[train, columns].mean(0, dtype=np.float64)
-        return alphas, predicted
-
-    def _batches(self, n_targets: int) -> list[slice]:
-        """Targets solved together, to bound the memory."""
-        step = self.settings.n_targets_batch
-        return [slice(start, start + step) for start in range(0, n_targets, step)]
-
-    def _gallery_model(
-        self,
-        features: Mapping[str, np.ndarray],
-        predicted: Mapping[str, np.ndarray],
-        stimuli: np.ndarray,
-    ) -> dict[str, np.ndarray]:
-        """Whitened components of all blocks together and the errors of their prediction."""
-        stimulus = np.unique(stimuli, return_inverse=True)[1]
-        rows = {name: average_repeats(block, stimulus) for name, block in features.items()}
-        grams = {name: centred_gram(block) for name, block in rows.items()}
-        values, vectors = np.linalg.eigh(np.mean([gram for gram, _ in grams.values()], axis=0))
+    def _basis(self, grams: Mapping[str, np.ndarray]) -> tuple[np.ndarray, int]:
+        """Whitened components of all blocks together, (n_stimuli, k), and the number of blocks."""
+        centred = [_centred(gram) for gram in grams.values()]
+        mean = np.mean([gram / power if power > 0 else gram for gram, power in centred], axis=0)
+        values, vectors = np.linalg.eigh(mean)
         kept = np.flatnonzero(values > 1e-6 * max(values[-1], 1e-12))[
             -self.settings.n_components :
         ]
         # more components than stimuli allow a covariance of would be noise
         kept = kept[-max(1, len(values) // 3) :]
         basis = vectors[:, kept] * np.sqrt(len(values)) / np.maximum(values[kept], 1e-12)
-        arrays: dict[str, np.ndarray] = {}
-        errors = np.zeros((len(stimuli), len(kept)))
-        for name, block in features.items():
-            power = grams[name][1]
-            scale = 1 / (power * len(grams)) if power > 0 else 0.0
-            loading = (rows[name] - rows[name].mean(0)).T @ basis * scale
-            arrays[f"loading/{name}"] = loading
-            errors += (block - predicted[name]) @ loading
-        noise = shrunk_covariance(errors)
-        arrays["whitener"] = whitening(noise)
-        return arrays
+        return basis, len(grams)
+
+    def _fit_block(
+        self,
+        name: str,
+        block: Any,
+        place: tuple[np.ndarray, np.ndarray],
+        parts: list[tuple[RegressionAxes, np.ndarray, np.ndarray]],
+        whole: RegressionAxes,
+        allocate: Allocate,
+        gallery: tuple[np.ndarray, np.ndarray],
+    ) -> dict[str, Any]:
+        """Solve one block batch by batch: penalties, coefficients, summary, and the errors.
+
+        ``place`` is a trial of each stimulus, and the stimulus of each trial; ``gallery`` are the
+        loadings of the stimuli, and the errors in the components, which are added up here.
+        """
+        first, stimulus = place
+        basis, errors = gallery
+        n_targets, mode = block.shape[1], self._mode(name)
+        state: dict[str, np.ndarray] = {
+            "mean": np.zeros(n_targets, np.float32),
+            "coef": allocate(f"coef/{name}", (len(whole.units), n_targets)),
+            "loading": allocate(f"loading/{name}", (n_targets, basis.shape[1])),
+        }
+        report: dict[str, np.ndarray] = {k: np.zeros(n_targets) for k in ("r", "r2", "alpha")}
+        wanted, present = np.zeros(n_targets), np.zeros(n_targets)
+        one = None
+        if not self.settings.alpha_per_target:
+            one = sum(
+                self._errors(columns_of(block, part)[first], stimulus, parts).sum(1)
+                for part in self._batches(n_targets)
+            )
+        for part in self._batches(n_targets):
+            values = columns_of(block, part)[first]
+            found = self._errors(values, stimulus, parts) if one is None else one[:, None]
+            alphas = np.asarray(self.settings.alphas, float)[found.argmin(0)]
+            report["alpha"][part] = alphas
+            guess = np.empty((len(stimulus), values.shape[1]), np.float32)
+            for axes, asked, test in parts:
+                solved = axes.solve(axes.project(values), report["alpha"][part])
+                guess[test] = asked @ solved + axes.centre(values)
+            observed = values[stimulus]
+            summary = prediction_summary(guess, observed)
+            report["r"][part], report["r2"][part] = summary["r"], summary["r2"]
+            wanted[part] = observed.var(0, dtype=np.float64)
+            present[part] = guess.var(0, dtype=np.float64)
+            state["mean"][part] = whole.centre(values)
+            solved = whole.solve(whole.project(values), report["alpha"][part])
+            state["coef"][:, part] = whole.axes @ solved
+            loading = (values - values.mean(0, dtype=np.float64)).T @ basis
+            state["loading"][part] = loading
+            errors += (observed - guess) @ loading
+        state["gain"] = gain_of_spreads(wanted, present, mode)
+        self._state |= {f"{key}/{name}": array for key, array in state.items()}
+        return {**report, "gain": state["gain"], "n_units": float(len(whole.units))}
+
+    def _errors(
+        self,
+        values: np.ndarray,
+        stimulus: np.ndarray,
+        parts: list[tuple[RegressionAxes, np.ndarray, np.ndarray]],
+    ) -> np.ndarray:
+        """Squared errors on left-out trials, (n_penalties, n_targets)."""
+        errors = np.zeros((len(self.settings.alphas), values.shape[1]))
+        for axes, asked, test in parts:
+            truth = values[stimulus[test]] - axes.centre(values)
+            projected = axes.project(values)
+            for row, alpha in enumerate(self.settings.alphas):
+                errors[row] += ((asked @ axes.solve(projected, alpha) - truth) ** 2).sum(0)
+        return errors
+
+    def _batches(self, n_targets: int) -> list[slice]:
+        """Targets solved together, to bound the memory."""
+        step = self.settings.n_targets_batch
+        return [slice(i, min(i + step, n_targets)) for i in range(0, n_targets, step)]
+
+
+def _centred(gram: np.ndarray) -> tuple[np.ndarray, float]:
+    """Inner products of rows less their mean, and the mean squared norm of these."""
+    means = gram.mean(0)
+    centred = gram - means - means[:, None] + means.mean()
+    power = float(np.trace(centred)) / len(gram)
+    # constant features leave rounding errors
+    return centred, power if power > 1e-12 * float(np.trace(gram)) / len(gram) else 0.0

@@ -17,7 +17,11 @@ def average_repeats(values: np.ndarray, stimulus_of_trial: np.ndarray) -> np.nda
     order = np.argsort(stimulus_of_trial, kind="stable")
     starts = np.flatnonzero(np.diff(stimulus_of_trial[order], prepend=-1))
     counts = np.diff(np.append(starts, len(order)))
-    return np.add.reduceat(values[order].astype(np.float64), starts, axis=0) / counts[:, None]
+    means = np.empty((len(starts), values.shape[1]))
+    for start in range(0, values.shape[1], UNIT_BATCH):
+        part = slice(start, start + UNIT_BATCH)
+        means[:, part] = np.add.reduceat(values[order, part].astype(np.float64), starts, axis=0)
+    return means / counts[:, None]
 
 
 def centred_gram(features: np.ndarray) -> tuple[np.ndarray, float]:

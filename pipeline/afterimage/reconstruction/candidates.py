@@ -56,7 +56,7 @@ def paint_and_choose(
     for start in range(0, len(target), n_rows):
         rows = np.arange(start, min(start + n_rows, len(target)))
         seeds = [
-            noise_seed(material.random_state, material.keys[row], candidate)
+            noise_seed(material.random_state, material.keys[int(row)], candidate)
             for row in rows
             for candidate in range(n_candidates)
         ]

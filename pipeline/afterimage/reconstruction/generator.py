@@ -271,7 +271,7 @@ class Generator(ABC):
         if latents is None:
             return np.full((1, size, size, 3), 0.5, np.float32)
         pictures = decode(self._vae, latents, device=self._device, batch=len(latents))
-        return _square(pictures, size).astype(np.float32) / 255
+        return _square(pictures, size).astype(np.float32) / np.float32(255)
 
 
 def _square(pictures: NDArray[np.float32], size_px: int) -> NDArray[np.uint8]:

@@ -255,6 +255,10 @@ def _gallery(report: SubjectReport) -> dict[str, Any]:
         "view": shown,
         "unscored": report.gallery is not None and report.gallery.seen is None,
         "why": report.unscored,
+        "regions": {
+            region: [gallery.thumbnail(one, f"what {region} alone stands for") for one in pictures]
+            for region, pictures in report.regions.items()
+        },
     }
 
 

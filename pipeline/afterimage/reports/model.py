@@ -250,6 +250,8 @@ class SubjectReport:
         One a decoder and feature block.
     gallery : Gallery, optional
         Test pictures.
+    regions : mapping of str to sequence of array
+        Pictures of what single regions of units stand for, where they were asked for.
     metrics : sequence of Row
         All rows of ``metrics.tsv``; empty in an unscored run.
     unscored : str
@@ -299,6 +301,7 @@ class SubjectReport:
     dynamic: Sequence[Dynamic] = ()
     fits: Sequence[BlockFit] = ()
     gallery: Gallery | None = None
+    regions: Mapping[str, Sequence[np.ndarray]] = field(default_factory=dict)
     metrics: Sequence[Row] = ()
     unscored: str = ""
     without_pictures: bool = False

@@ -214,11 +214,13 @@ def _condition_tags(scores: Sequence[ConditionScore]) -> set[str]:
 
 def _row_tags(rows: Sequence[Mapping[str, Any]]) -> set[str]:
     tags = set()
+    if any("transductive" in str(row.get("protocol")) for row in rows):
+        tags.add("transductive")
     for row in rows:
         tags |= {f"role:{row.get('role')}", f"metric:{str(row.get('metric')).partition('_')[0]}"}
         if row.get("role") == "reconstruction":
             tags |= {f"method:{row.get('method')}", f"decoder:{row.get('decoder')}"}
-    if tags:
+    if rows:
         tags.add("scored")
     return tags
 

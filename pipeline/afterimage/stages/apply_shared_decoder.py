@@ -26,7 +26,7 @@ from afterimage.io.arrays import block_shapes, block_writer, read_blocks
 from afterimage.io.trials import average_repeats, read_responses
 from afterimage.io.weights import load_weights, save_weights
 from afterimage.settings import StageConfig
-from afterimage.stages.control_patterns import controls
+from afterimage.stages.control_patterns import controls, moments
 from afterimage.stages.shared_decoders import only_subject, subject_data
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def _sources(
     if config.average == "inputs":
         test, stimuli, _ = average_repeats(test, stimuli)
     return {"brain": (test, stimuli)} | controls(
-        test, stimuli, data.responses, config.random_state or 0
+        test, stimuli, moments(data.responses), config.random_state or 0
     )
 
 

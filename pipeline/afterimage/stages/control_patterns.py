@@ -11,7 +11,10 @@ N_NOISE = 4
 
 
 def controls(
-    patterns: np.ndarray, stimuli: np.ndarray, responses: Any, random_state: int
+    patterns: np.ndarray,
+    stimuli: np.ndarray,
+    statistics: tuple[np.ndarray, np.ndarray],
+    random_state: int,
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Make the controls of test patterns, by name: the patterns, and the stimulus of each.
 
@@ -23,16 +26,16 @@ def controls(
     ----------
     patterns : (n, n_values) float32
     stimuli : (n,) of str
-    responses : indexable, (n_trials, n_values)
-        Training responses.
+    statistics : tuple of array, (n_values,) each
+        `moments` of the training responses.
     random_state : int
     """
-    mean, deviation = moments(responses)
+    mean, deviation = statistics
     rng = np.random.default_rng(random_state)
-    drawn = np.random.default_rng([random_state, 1]).standard_normal((N_NOISE, mean.shape[1]))
+    drawn = np.random.default_rng([random_state, 1]).standard_normal((N_NOISE, len(mean)))
     return {
         "shuffled": (rng.permuted(patterns, axis=0), stimuli),
-        "mean": (mean, np.array(["mean"])),
+        "mean": (mean[None], np.array(["mean"])),
         "noise": (
             (mean + deviation * drawn).astype(np.float32),
             np.array([f"noise{number}" for number in range(N_NOISE)]),
@@ -41,14 +44,16 @@ def controls(
 
 
 def moments(responses: Any, n_trials: int = 256) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation of the responses, (1, n_values) each, read in pieces."""
+    """Mean and standard deviation of each value of training responses, (n_values,), read in pieces."""
     if isinstance(responses, np.ndarray):
-        return responses.mean(axis=0, keepdims=True), responses.std(axis=0, keepdims=True)
+        return responses.mean(axis=0), responses.std(axis=0)
     n = responses.shape[0]
-    total = squares = np.zeros(1)
+    first = responses[np.arange(1)][0].astype(np.float64)  # squares of offsets would lose digits
+    total, squares = np.zeros_like(first), np.zeros_like(first)
     for start in range(0, n, n_trials):
-        part = responses[np.arange(start, min(start + n_trials, n))].astype(np.float64)
-        total, squares = total + part.sum(0), squares + (part**2).sum(0)
+        values = responses[np.arange(start, min(start + n_trials, n))]
+        total += values.sum(0, dtype=np.float64)
+        squares += ((values - first) ** 2).sum(0)
     mean = total / n
-    deviation = np.sqrt(np.maximum(squares / n - mean**2, 0))
-    return np.asarray(mean, np.float32)[None], np.asarray(deviation, np.float32)[None]
+    deviation = np.sqrt(np.maximum(squares / n - (mean - first) ** 2, 0))
+    return mean.astype(np.float32), deviation.astype(np.float32)

@@ -24,7 +24,10 @@ from afterimage.reconstruction.retrieval import RetrievalSettings
 from afterimage.settings import StageConfig
 
 VERSION = 1
-CITES = ("rombach2022", "meng2022", "ho2022", "schoenmakers2013", "naselaris2009")
+CITES = (
+    *("rombach2022", "meng2022", "ho2022", "schoenmakers2013", "naselaris2009"),
+    *("podell2023", "ye2023", "ramesh2022", "razzhigaev2023", "esser2024"),
+)
 
 if TYPE_CHECKING:
     Method = Any  # built below from the registry, which a type checker cannot follow
@@ -76,7 +79,8 @@ def run(
     inputs: Inputs, outputs: Outputs, config: Config, *, threads: int = 1, device: str = "cpu"
 ) -> None:
     """Reconstruct every prediction with every method; write the stack, PNG files, a manifest."""
-    names, training = read_blocks(inputs.features)
+    names, _ = read_blocks(inputs.features, names=[])
+    training = _Training(inputs.features)
     files = {row["stimulus_id"]: row["file"] for row in read_tsv(inputs.split)}
     folder = inputs.dataset.parent / "stimuli"
     embed = _embedders(inputs.features, inputs.generator, device)
@@ -113,6 +117,18 @@ def run(
                     manifest += _write_pictures(outputs, decoder, name, ids, stack, details)
     columns = ["stimulus_id", "decoder", "method", "label", "file", "seed", "details"]
     write_tsv(outputs.candidates, manifest, columns)
+
+
+class _Training(dict[str, np.ndarray]):
+    """Features of the training images, each block read when a method asks for it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+
+    def __missing__(self, block: str) -> np.ndarray:
+        self[block] = read_blocks(self._path, names=[block])[1][block]
+        return self[block]
 
 
 def _write_pictures(

@@ -99,6 +99,8 @@ class Judge:
         order = list(dict.fromkeys(row["method"] for row in manifest))
         for path, decoder in zip(self.inputs.images, decoders, strict=True):
             for source in groups_of(path):
+                if source not in ROLES:  # regions alone: there is no picture to compare with
+                    continue
                 ids, _ = read_blocks(path, source, names=[])
                 with open_dataset(path, source) as dataset:
                     stacks = {

@@ -328,7 +328,7 @@ def versions(
     connectivity : bool
         Whether connectivity was computed.
     """
-    names = ["numpy", "scipy", "scikit-learn", "himalaya", "torch", "diffusers", "transformers"]
+    names = ["numpy", "scipy", "scikit-learn", "torch", "diffusers", "transformers"]
     names += ["nibabel", "nilearn"] if scans else []
     names += ["mne", "mne-bids", "pyriemann"] if recordings else []
     names += ["nilearn", "mne-connectivity"] if connectivity else []

@@ -17,7 +17,7 @@ from afterimage.settings import StageConfig
 from afterimage.stages.report_connectivity import read_connectivity
 from afterimage.stages.report_dynamic import read_dynamics
 from afterimage.stages.report_meeg import read_recordings
-from afterimage.stages.report_pictures import audit_record, gallery
+from afterimage.stages.report_pictures import audit_record, gallery, region_pictures
 from afterimage.stages.report_published import own_and_other, read_comparison, read_published
 from afterimage.stages.report_recordings import counts, exclusions, read_fits, read_responses
 from afterimage.stages.report_scans import read_scans
@@ -181,6 +181,7 @@ def read_report(root: Path, subject: str, config: Config) -> model.SubjectReport
         report,
         fits=read_fits(folder, name),
         gallery=gallery(folder, name, bids_dir, config.n_gallery_rows),
+        regions=region_pictures(folder, name),
         metrics=own,
         published=read_published(other, [audit], {subject: n_trials}, bids_dir),
         comparison=read_comparison(folder / "evaluation" / f"{name}_comparison.tsv"),

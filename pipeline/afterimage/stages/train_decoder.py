@@ -22,25 +22,28 @@ from afterimage.decoding.leaks import check_fit
 from afterimage.decoding.linear import Allocate
 from afterimage.decoding.registry import DECODERS
 from afterimage.decoding.ridge import RidgeSettings
+from afterimage.decoding.roi_patterns import region_masks, roi_optimal_features
 from afterimage.decoding.streams import Rows, Targets, TrialRows
 from afterimage.errors import ConfigError
 from afterimage.io.arrays import (
     BlockColumns,
+    BlockWriter,
     block_shapes,
     block_writer,
     open_blocks,
+    open_dataset,
     read_blocks,
 )
 from afterimage.io.atomic import require_space
 from afterimage.io.trials import average_repeats, open_reader, read_layout, read_responses
 from afterimage.io.weights import save_weights
 from afterimage.settings import StageConfig
-from afterimage.stages.control_patterns import controls
+from afterimage.stages.control_patterns import controls, moments
 
 VERSION = 4
 #: Arrays of a decoder from this size on are kept on disk while it is fitted.
 LARGE_BYTES = 1 << 28
-CITES = ("duprelatour2022",)
+CITES = ("duprelatour2022", "ozcelik2023")
 
 if TYPE_CHECKING:
     Decoder = Any  # built below from the registry, which a type checker cannot follow
@@ -64,6 +67,12 @@ class Config(StageConfig):
     tmax_s: float | None = Field(None, description="end of that window; null: all")
     average_training_repeats: bool = Field(
         False, description="fit on the mean over repeats of each stimulus instead of single trials"
+    )
+    roi_images: int = Field(
+        0,
+        ge=0,
+        description="pictures of what each region (roi) of the units alone stands for, shown in the "
+        "report and never scored; 0: none",
     )
     random_state: int | None = Field(
         None, description="seed of inner folds and of the shuffled control; default: the root seed"
@@ -94,6 +103,7 @@ def run(
     The controls go through the same decoder: ``shuffled``, every unit's test responses shuffled
     across stimuli on its own (what is left is each unit's distribution), ``mean``, the mean
     training response, and ``noise``, Gaussian noise with mean and deviation of each unit in training.
+    Where asked for, ``roi`` holds what single regions stand for.
     """
     if len(config.decoders) != 1:
         raise ConfigError(
@@ -122,6 +132,7 @@ def run(
         elif getattr(decoder, "streams", False):
             options = {"allocate": _on_disk(work / name)}
         decoder.fit(responses, features, stimuli, held_out=set(test_stimuli), **extra, **options)
+        statistics = moments(responses)
         save_weights(
             outputs.model,
             decoder.state(),
@@ -134,8 +145,12 @@ def run(
                 "cross_validation": _plain(decoder.cross_validation_),
             },
         )
-        sources = _sources(test, test_stimuli, responses, random_state)
-        _write_predictions(outputs, decoder, name, sources, inputs.features, blocks, extra)
+        sources = _sources(test, test_stimuli, statistics, random_state)
+        with block_writer(outputs.predictions) as writer:
+            _write_predictions(writer, decoder, name, sources, inputs.features, blocks, extra)
+            if config.roi_images:
+                optimal = _roi_features(inputs.trials, decoder, statistics, blocks, extra)
+                _write_regions(writer, config.roi_images, name, optimal, inputs.features)
     shutil.rmtree(work / name, ignore_errors=True)
 
 
@@ -173,18 +188,18 @@ def _on_disk(folder: Path) -> Allocate:
 def _sources(
     test: np.ndarray,
     test_stimuli: np.ndarray,
-    responses: Any,
+    statistics: tuple[np.ndarray, np.ndarray],
     random_state: int,
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Patterns that are decoded, and their names: the brain's and the three controls'."""
     average, test_names, _ = average_repeats(test, test_stimuli)
     return {"brain": (average, test_names)} | controls(
-        average, test_names, responses, random_state
+        average, test_names, statistics, random_state
     )
 
 
 def _write_predictions(
-    outputs: Outputs,
+    writer: BlockWriter,
     decoder: Any,
     name: str,
     sources: Mapping[str, tuple[np.ndarray, np.ndarray]],
@@ -197,13 +212,51 @@ def _write_predictions(
     about = {"decoder": name}
     if getattr(decoder.settings, "rescale", "") == "transductive":
         about["rescaling"] = "transductive: statistics of all test predictions together"
-    with block_writer(outputs.predictions) as writer:
-        for source, (patterns, ids) in sources.items():
-            writer.group(source, ids)
-            for block, values in decoder.predict(patterns, **extra).items():
-                writer.write(source, block, [values], shapes[block], about)
-            scores = decoder.scores(patterns, blocks, **extra)
-            writer.write(source, "training_scores", [scores], (len(names),), about)
+    for source, (patterns, ids) in sources.items():
+        writer.group(source, ids)
+        for block, values in decoder.predict(patterns, **extra).items():
+            writer.write(source, block, [values], shapes[block], about)
+        scores = decoder.scores(patterns, blocks, **extra)
+        writer.write(source, "training_scores", [scores], (len(names),), about)
+
+
+def _roi_features(
+    trials: Path,
+    decoder: Any,
+    statistics: tuple[np.ndarray, np.ndarray],
+    blocks: Mapping[str, Any],
+    extra: Mapping[str, Any],
+) -> tuple[list[str], dict[str, np.ndarray]]:
+    """Return the regions of the units, and the features that each alone stands for."""
+    with open_dataset(trials) as dataset:
+        roi = dataset["roi"].values.astype(str) if "roi" in dataset else np.array([], str)
+    mean, scale = statistics
+    masks = region_masks(roi, len(mean) // max(1, len(roi)))
+    if not masks:
+        raise ConfigError(
+            "the units belong to no region", where=str(trials), found="no column roi, or none filled",
+            expected="a region for some units", fix="set train_decoder.roi_images to 0, or add roi to "
+            "the table of units",
+        )  # fmt: skip
+    return list(masks), roi_optimal_features(
+        lambda patterns: decoder.predict(patterns, **extra), mean, scale, masks, blocks
+    )
+
+
+def _write_regions(
+    writer: BlockWriter,
+    n_images: int,
+    name: str,
+    optimal: tuple[list[str], Mapping[str, np.ndarray]],
+    features: Path,
+) -> None:
+    """Write every region as often as pictures of it are wanted; each has noise of its own."""
+    shapes = block_shapes(features)
+    regions, blocks = optimal
+    writer.group("roi", [f"{region} {i + 1}" for region in regions for i in range(n_images)])
+    for block, values in blocks.items():
+        rows = np.repeat(values, n_images, axis=0)
+        writer.write("roi", block, [rows], shapes[block], {"decoder": name})
 
 
 def _layout_of(inputs: Inputs, config: Config) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The large generators, as pipelines of their true classes at a tiny width with random weights."""
+"""What every large generator must do: pipelines of the true classes, tiny, with random weights."""
 
 from __future__ import annotations
 
@@ -10,80 +10,41 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests import generator_example
+from tests.generator_example import (
+    LATENTS,
+    SIZE,
+    N,
+    folders,
+    material,
+    predictions,
+    stack,
+    tiny_method,
+)
 
 from afterimage.errors import ConfigError, InputError
 from afterimage.reconstruction import pipeline_folder
 from afterimage.reconstruction.candidates import noise_seed
 from afterimage.reconstruction.pipeline_folder import Part, choose_placement, read_header
-from afterimage.reconstruction.registry import RECONSTRUCTIONS, Material
-from afterimage.training.generative import new_autoencoder
+from afterimage.reconstruction.registry import RECONSTRUCTIONS
 
 KINDS = ("sdxl_ip_adapter", "stable_unclip", "kandinsky", "flux_redux")
-N, SIZE, LATENTS = 3, 32, (4, 4, 4)
-_FOLDERS: dict[str, dict[str, Any]] = {}
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("generators")
-    torch.manual_seed(1)
-    new_autoencoder(channels=(16, 16), latent_channels=4).save_pretrained(folder / "low" / "vae")
-    return folder
-
-
-def folders(root: Path, kind: str) -> dict[str, Any]:
-    """Settings that name the folders of a generator, written once."""
-    if kind not in _FOLDERS or not Path(_FOLDERS[kind]["pipeline"]).is_relative_to(root):
-        _FOLDERS[kind] = generator_example.write(root, kind)
-    return _FOLDERS[kind]
-
-
-def method(root: Path, kind: str, **changes: Any) -> Any:
-    values = {
-        **folders(root, kind), "generator": str(root / "low"), "embedding": "clip", "n_steps": 4,
-        "size_px": SIZE, "output_px": SIZE, "guidance_scale": 3.0,
-    }  # fmt: skip
-    return RECONSTRUCTIONS.get(kind)(RECONSTRUCTIONS.settings(kind)(**values | changes), "cpu")
-
-
-def predictions(kind: str, seed: int = 0) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    size = int(np.prod(generator_example.TINY_SHAPES[kind]))
-    return {
-        "clip": rng.standard_normal((N, size)).astype(np.float32),
-        "vae": rng.standard_normal((N, int(np.prod(LATENTS)))).astype(np.float32),
-    }
-
-
-def material(kind: str, **changes: Any) -> Material:
-    shape = generator_example.TINY_SHAPES[kind]
-    project = np.random.default_rng(9).standard_normal((6, int(np.prod(shape))))
-
-    def embed(images: Any) -> np.ndarray:
-        rows = [np.r_[i.mean((0, 1)), i.std((0, 1))] / 64 - 1 for i in images]
-        return (np.stack(rows) @ project).astype(np.float32)
-
-    values: dict[str, Any] = {
-        "keys": [f"stimulus-{i}" for i in range(N)], "random_state": 3,
-        "shapes": {"clip": shape, "vae": LATENTS}, "training": {},
-        "training_image": lambda _: np.zeros((16, 16, 3), np.uint8), "embed": {"clip": embed},
-    }  # fmt: skip
-    return Material(**(values | changes))
-
-
-def stack(made: Any) -> np.ndarray:
-    return np.stack(made[0]).astype(int)
+    return tmp_path_factory.mktemp("generators")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_embedding_and_the_key_change_the_picture_and_nothing_else_does(
     root: Path, kind: str
 ) -> None:
-    painter, known = method(root, kind, strength=1.0, n_candidates=2), predictions(kind)
+    painter, known = tiny_method(root, kind, strength=1.0, n_candidates=2), predictions(kind)
     first = painter.reconstruct(known, material(kind))
     assert stack(first).shape == (N, SIZE, SIZE, 3)
-    again = method(root, kind, strength=1.0, n_candidates=2).reconstruct(known, material(kind))
+    again = tiny_method(root, kind, strength=1.0, n_candidates=2).reconstruct(
+        known, material(kind)
+    )
     assert np.array_equal(stack(again), stack(first))  # the same bytes
     assert again[1] == first[1]
     other = painter.reconstruct(known | {"clip": -known["clip"]}, material(kind))
@@ -103,7 +64,7 @@ def test_the_embedding_and_the_key_change_the_picture_and_nothing_else_does(
 @pytest.mark.parametrize("kind", KINDS)
 def test_strength_keeps_the_start(root: Path, kind: str) -> None:
     known = predictions(kind)
-    start = method(root, kind, strength=0.0).reconstruct(known, material(kind))
+    start = tiny_method(root, kind, strength=0.0).reconstruct(known, material(kind))
     low = RECONSTRUCTIONS.get("low_level")(
         RECONSTRUCTIONS.settings("low_level")(generator=str(root / "low"))
     )
@@ -111,7 +72,7 @@ def test_strength_keeps_the_start(root: Path, kind: str) -> None:
     assert stack(shown).shape[1:3] == stack(start).shape[1:3]  # 4 x 4 latents are 32 px
     assert np.array_equal(stack(start), stack(shown))
     # half of the way still depends on the start
-    painter = method(root, kind, strength=0.5)
+    painter = tiny_method(root, kind, strength=0.5)
     half = painter.reconstruct(known, material(kind))
     other = painter.reconstruct(known | {"vae": 3 * known["vae"][::-1]}, material(kind))
     assert np.abs(stack(other) - stack(half)).max() > 3
@@ -122,8 +83,8 @@ def test_batches_and_scarce_memory_change_nothing(
     root: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = predictions(kind)
-    whole = method(root, kind, batch_size=8).reconstruct(known, material(kind))
-    scarce, sizes = method(root, kind, batch_size=8), []
+    whole = tiny_method(root, kind, batch_size=8).reconstruct(known, material(kind))
+    scarce, sizes = tiny_method(root, kind, batch_size=8), []
     paint = scarce._paint
 
     def limited(condition: Any, *rest: Any) -> Any:
@@ -142,9 +103,9 @@ def test_batches_and_scarce_memory_change_nothing(
 def test_missing_and_half_copied_folders(root: Path, kind: str, tmp_path: Path) -> None:
     source = folders(root, kind)
     with pytest.raises(ConfigError, match="does not exist"):
-        method(root, kind, pipeline=str(tmp_path / "nowhere"))
+        tiny_method(root, kind, pipeline=str(tmp_path / "nowhere"))
     with pytest.raises(InputError, match="no diffusers pipeline"):
-        method(root, kind, pipeline=str(tmp_path))
+        tiny_method(root, kind, pipeline=str(tmp_path))
     copy = shutil.copytree(source["pipeline"], tmp_path / "copy")
     part = RECONSTRUCTIONS.get(kind).parts[0]
     weights = copy / part / "diffusion_pytorch_model.safetensors"
@@ -152,15 +113,15 @@ def test_missing_and_half_copied_folders(root: Path, kind: str, tmp_path: Path) 
     with weights.open("r+b") as file:
         file.truncate(size - 100)
     with pytest.raises(InputError, match="not whole") as caught:
-        method(root, kind, pipeline=str(copy))
+        tiny_method(root, kind, pipeline=str(copy))
     assert f"{size} bytes" in str(caught.value)
     weights.rename(copy / part / "diffusion_pytorch_model.bin")
     with pytest.raises(InputError, match="no weights") as caught:
-        method(root, kind, pipeline=str(copy))
+        tiny_method(root, kind, pipeline=str(copy))
     assert "pickle" in str(caught.value)
     shutil.rmtree(copy / part)
     with pytest.raises(InputError, match="no complete generator") as caught:
-        method(root, kind, pipeline=str(copy))
+        tiny_method(root, kind, pipeline=str(copy))
     assert f"no {part}/" in str(caught.value)
 
 
@@ -168,7 +129,7 @@ def test_missing_and_half_copied_folders(root: Path, kind: str, tmp_path: Path) 
 def test_a_folder_of_another_architecture_is_named(root: Path, kind: str) -> None:
     other = KINDS[KINDS.index(kind) - 1]
     with pytest.raises(ConfigError, match="another architecture") as caught:
-        method(root, kind, pipeline=folders(root, other)["pipeline"])
+        tiny_method(root, kind, pipeline=folders(root, other)["pipeline"])
     index = json.loads((Path(folders(root, other)["pipeline"]) / "model_index.json").read_text())
     assert index["_class_name"] in str(caught.value)
     assert RECONSTRUCTIONS.get(kind).classes[0] in str(caught.value)
@@ -176,7 +137,7 @@ def test_a_folder_of_another_architecture_is_named(root: Path, kind: str) -> Non
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_wrong_features_are_one_clear_error(root: Path, kind: str) -> None:
-    painter, known = method(root, kind), predictions(kind)
+    painter, known = tiny_method(root, kind), predictions(kind)
     with pytest.raises(ConfigError, match="not decoded"):
         painter.reconstruct({"vae": known["vae"]}, material(kind))
     with pytest.raises(ConfigError, match="not decoded"):
@@ -186,51 +147,14 @@ def test_wrong_features_are_one_clear_error(root: Path, kind: str) -> None:
         painter.reconstruct(wide, material(kind, shapes={"clip": (99,), "vae": LATENTS}))
     assert "24" in str(caught.value)
     with pytest.raises(ConfigError, match="not of this autoencoder"):
-        painter.reconstruct(known, material(kind, shapes={"clip": material(kind).shapes["clip"], "vae": (16, 2, 2)}))  # fmt: skip
+        painter.reconstruct(
+            known,
+            material(kind, shapes={"clip": material(kind).shapes["clip"], "vae": (16, 2, 2)}),
+        )
     with pytest.raises(ConfigError, match="nothing to start from"):
-        method(root, kind, latents="").reconstruct(known, material(kind))
-    alone = method(root, kind, latents="", strength=1.0)
+        tiny_method(root, kind, latents="").reconstruct(known, material(kind))
+    alone = tiny_method(root, kind, latents="", strength=1.0)
     assert len(alone.reconstruct({"clip": known["clip"]}, material(kind))[0]) == N
-
-
-def test_tokens_through_an_adapter_plus_and_no_text(root: Path, tmp_path: Path) -> None:
-    from diffusers import UNet2DConditionModel
-    from safetensors.torch import save_file
-
-    kind = "sdxl_ip_adapter"
-    unet = UNet2DConditionModel.from_pretrained(Path(folders(root, kind)["pipeline"]) / "unet")
-    save_file(
-        generator_example.adapter_weights(unet, 24, tokens=True), tmp_path / "plus.safetensors"
-    )
-    known = predictions(kind) | {"clip": np.random.default_rng(0).normal(size=(N, 5 * 24))}
-    known = {key: value.astype(np.float32) for key, value in known.items()}
-    shapes = {"shapes": {"clip": (5, 24), "vae": LATENTS}}
-    shapes["embed"] = {"clip": lambda images: np.ones((len(images), 120), np.float32)}
-    values = {"adapter": str(tmp_path), "adapter_file": "plus.safetensors", "prompt": None}
-    painter = method(root, kind, strength=1.0, **values)
-    first = painter.reconstruct(known, material(kind, **shapes))
-    other = painter.reconstruct(known | {"clip": -known["clip"]}, material(kind, **shapes))
-    assert np.abs(stack(other) - stack(first)).mean() > 0.2
-    with pytest.raises(ConfigError, match="image embedding"):
-        painter.reconstruct(predictions(kind), material(kind))
-    with pytest.raises(ConfigError, match="not safetensors"):
-        method(root, kind, adapter_file="ip-adapter.bin")
-    low = folders(root, kind)["pipeline"] + "/vae"
-    with pytest.raises(ConfigError, match="no IP-Adapter"):
-        name = "diffusion_pytorch_model.safetensors"
-        method(root, kind, adapter=low, adapter_file=name)
-
-
-def test_the_prompt_and_the_scale_of_the_adapter_matter(root: Path) -> None:
-    kind, made = "sdxl_ip_adapter", []
-    for changes in ({}, {"prompt": "a red face"}, {"adapter_scale": 0.0}):
-        painter = method(root, kind, strength=1.0, **changes)
-        made.append(stack(painter.reconstruct(predictions(kind), material(kind))))
-    assert np.abs(made[1] - made[0]).max() > 0
-    assert np.abs(made[2] - made[0]).mean() > 0.2
-    changed = predictions(kind) | {"clip": -predictions(kind)["clip"]}
-    blind = stack(method(root, kind, strength=1.0, adapter_scale=0.0).reconstruct(changed, material(kind)))  # fmt: skip
-    assert np.array_equal(blind, made[2])  # without the adapter the embedding is not seen
 
 
 def test_too_little_memory_says_what_would_fit(
@@ -261,7 +185,7 @@ def test_too_little_memory_says_what_would_fit(
     assert "4.00 GB free on cpu" in str(caught.value)
     free["cpu"] = 1e5  # before anything is loaded
     with pytest.raises(ConfigError, match="too little memory"):
-        method(root, "kandinsky")
+        tiny_method(root, "kandinsky")
 
 
 def test_parameters_are_counted_from_the_headers(root: Path, tmp_path: Path) -> None:
@@ -290,12 +214,14 @@ def test_parameters_are_counted_from_the_headers(root: Path, tmp_path: Path) -> 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("memory", ["whole", "parts", "layers"])
+@pytest.mark.parametrize("memory", ["parts", "layers"])
 def test_every_placement_paints_the_same_on_a_gpu(root: Path, kind: str, memory: str) -> None:
-    values = {**folders(root, kind), "generator": str(root / "low"), "embedding": "clip"}
-    values |= {"n_steps": 4, "size_px": SIZE, "output_px": SIZE, "memory": memory}
-    painter = RECONSTRUCTIONS.get(kind)(RECONSTRUCTIONS.settings(kind)(**values), "cuda")
-    made = stack(painter.reconstruct(predictions(kind), material(kind)))
-    whole = RECONSTRUCTIONS.settings(kind)(**values | {"memory": "whole"})
-    same = stack(RECONSTRUCTIONS.get(kind)(whole, "cuda").reconstruct(predictions(kind), material(kind)))  # fmt: skip
-    assert np.abs(made - same).mean() < 2
+    made = [
+        stack(
+            tiny_method(root, kind, "cuda", memory=placement).reconstruct(
+                predictions(kind), material(kind)
+            )
+        )
+        for placement in ("whole", memory)
+    ]
+    assert np.abs(made[0] - made[1]).mean() < 2
