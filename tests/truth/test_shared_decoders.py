@@ -20,7 +20,7 @@ from afterimage.decoding.registry import SHARED_DECODERS
 from afterimage.decoding.shared import SubjectData
 
 sys.path.insert(0, str(Path(__file__).parent))
-from shared_study import Person, Study, cosine, first, ridge_top1, simulate, top1  # noqa: E402
+from shared_study import Person, Study, cosine, first, ridge_top1, simulate, top1
 
 SEED = 7
 VOXELS = {"a": 250, "b": 400, "c": 610, "new": 470}
@@ -73,7 +73,9 @@ def test_together_is_no_worse_than_each_alone(kind: str) -> None:
         own = found(fit(kind, {name: person.data}), name, person)
         ridge = ridge_top1(person.data, person.test, study().gallery["clip"])
         rows[name] = (found(pooled(kind), name, person), own, ridge, oracle(person))
-        print(kind, name, "pooled {:.3f} alone {:.3f} ridge {:.3f} oracle {:.3f}".format(*rows[name]))
+        print(
+            kind, name, "pooled {:.3f} alone {:.3f} ridge {:.3f} oracle {:.3f}".format(*rows[name])
+        )
     table = np.array(list(rows.values()))
     assert table[:, 0].mean() >= table[:, 1].mean() - 0.03
     assert table[:, 0].min() > 0.6  # chance is 1 in 300
@@ -150,7 +152,9 @@ def test_a_prior_gives_embeddings_their_spread_and_the_plain_head_the_smaller_er
         retrieved = found(decoder, "a", person)
         by_guess = top1(cosine(guess, truth))
         rows[prior] = (error, spread, retrieved, by_guess)
-        print(prior, "error {:.3f} spread {:.3f} head {:.3f} prediction {:.3f}".format(*rows[prior]))
+        print(
+            prior, "error {:.3f} spread {:.3f} head {:.3f} prediction {:.3f}".format(*rows[prior])
+        )
     assert rows["none"][0] < min(rows["diffusion"][0], rows["flow"][0])
     assert abs(rows["diffusion"][1] - 1) < abs(rows["none"][1] - 1)
     assert min(row[2] for row in rows.values()) > 0.6
