@@ -179,5 +179,5 @@ def test_each_path_carries_its_own_block() -> None:
         print(label, "latents r {:.3f} retrieval {:.3f}".format(*rows[label]))
     assert rows["no low level"][0] < rows["both"][0] - 0.05
     assert rows["no low level"][1] > rows["both"][1] - 0.03
-    assert rows["no semantics"][1] < 0.1
+    assert rows["no semantics"][1] < rows["both"][1] - 0.2  # what is left comes with the latents
     assert rows["no semantics"][0] > rows["both"][0] - 0.05

@@ -30,6 +30,7 @@ class BridgeSizes:
     weight_error: float
     weight_reconstruction: float
     weight_cycle: float
+    embed_responses: bool
     adaptation_weight_cycle: float
 
 
@@ -107,6 +108,16 @@ class MindBridge(SharedModel):
         embedder = self.layers(subject).embedder
         return next(layer for layer in embedder if isinstance(layer, nn.Linear))
 
+    def begin(self, subject: str, like: str) -> None:
+        """Begin as a known subject, but for what depends on the units: zero, and untrained."""
+        own, other = self.layers(subject), self.layers(like)
+        for mine, known in ((own.embedder, other.embedder), (own.builder, other.builder)):
+            for layer, trained in zip(mine, known, strict=True):
+                wanted = {key: value.shape for key, value in layer.state_dict().items()}
+                if wanted == {key: value.shape for key, value in trained.state_dict().items()}:
+                    layer.load_state_dict(trained.state_dict())
+        super().begin(subject, like)
+
     def enter(self, responses: Tensor, subject: str) -> Tensor:  # noqa: D102
         bridge = self.layers(subject)
         entered: Tensor = bridge.embedder(bridge.aggregate(responses))
@@ -137,6 +148,7 @@ class MindBridge(SharedModel):
             bridge = self.layers(name)
             seen = bridge.aggregate(batch[f"responses/{name}"])
             share = self.sizes.weight_reconstruction * len(hidden) / n
+            hidden = hidden if self.sizes.embed_responses else hidden.detach()
             total = total + share * mse_loss(bridge.builder(hidden).float(), seen)
         bridged = self.sizes.adaptation_weight_cycle if self.adapting else self.sizes.weight_cycle
         return total + bridged * self._cycle(entered)
