@@ -16,7 +16,7 @@ from afterimage.training.objectives import mixed_contrastive_loss, soft_contrast
 SIZES = BridgeSizes(
     aggregation="maxpool", n_common=4, n_bottleneck=2, n_hidden=8, n_blocks=1,
     dropout_embedder=0.0, dropout=0.0, temperature=0.1, weight_error=0.0,
-    weight_reconstruction=0.0, weight_cycle=0.0, embed_responses=True, adaptation_weight_cycle=0.0,
+    weight_reconstruction=0.0, weight_cycle=0.0, adaptation_weight_cycle=0.0,
 )  # fmt: skip
 
 

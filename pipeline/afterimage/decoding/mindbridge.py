@@ -48,10 +48,6 @@ class MindBridgeSettings(SharedSettings):
     weight_reconstruction: float = Field(
         3.0, ge=0, description="Weight of rebuilding responses (published: 1)."
     )
-    embed_responses: bool = Field(
-        False,
-        description="Train embedders, too, to rebuild responses (published); else builders only.",
-    )
     weight_cycle: float = Field(1.0, ge=0, description="Weight of the cycle over two subjects.")
     adaptation_weight_cycle: float = Field(
         0.0,

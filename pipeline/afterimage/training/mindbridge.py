@@ -30,7 +30,6 @@ class BridgeSizes:
     weight_error: float
     weight_reconstruction: float
     weight_cycle: float
-    embed_responses: bool
     adaptation_weight_cycle: float
 
 
@@ -148,7 +147,6 @@ class MindBridge(SharedModel):
             bridge = self.layers(name)
             seen = bridge.aggregate(batch[f"responses/{name}"])
             share = self.sizes.weight_reconstruction * len(hidden) / n
-            hidden = hidden if self.sizes.embed_responses else hidden.detach()
             total = total + share * mse_loss(bridge.builder(hidden).float(), seen)
         bridged = self.sizes.adaptation_weight_cycle if self.adapting else self.sizes.weight_cycle
         return total + bridged * self._cycle(entered)
