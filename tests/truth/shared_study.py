@@ -56,7 +56,8 @@ def simulate(
         codes = rng.standard_normal((n, N_SEMANTIC + n_low))
         responses = codes @ maps + noise * rng.standard_normal((n, n_voxels[name]))
         seen = np.array([f"{name}-{i:05d}" for i in range(n)])
-        data = SubjectData(responses.astype(np.float32), blocks(codes), seen)
+        regions = np.array(["V1", "V4", "FFA", "PPA"])[np.arange(n_voxels[name]) % 4]
+        data = SubjectData(responses.astype(np.float32), blocks(codes), seen, regions)
         shown = test @ maps + noise * rng.standard_normal((n_test, n_voxels[name]))
         people[name] = Person(maps, noise, data, shown.astype(np.float32))
     return Study(people, blocks(test), np.array([f"test-{i:03d}" for i in range(n_test)]))
@@ -73,7 +74,7 @@ def blocks(codes: np.ndarray) -> dict[str, np.ndarray]:
 def first(data: SubjectData, n: int) -> SubjectData:
     """Return the first trials of a subject."""
     features = {name: values[:n] for name, values in data.features.items()}
-    return SubjectData(data.responses[:n], features, data.stimuli[:n])
+    return SubjectData(data.responses[:n], features, data.stimuli[:n], data.regions)
 
 
 def top1(scores: np.ndarray) -> float:

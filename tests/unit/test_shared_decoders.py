@@ -19,8 +19,8 @@ from afterimage.stages import apply_shared_decoder, train_shared_decoder
 from afterimage.stages.shared_decoders import open_decoder, scores_of_test
 
 SMALL: dict[str, Any] = {
-    "n_steps": 30, "evaluate_every": 10, "batch_size": 40, "n_hidden": 16, "n_blocks": 1,
-    "adaptation_steps": 20, "learning_rate": 5e-3,
+    "n_steps": 6, "evaluate_every": 6, "batch_size": 40, "n_hidden": 16, "n_blocks": 1,
+    "adaptation_steps": 4, "learning_rate": 5e-3,
 }  # fmt: skip
 SETTINGS = {
     "bridge": MindBridgeSettings(n_common=8, n_bottleneck=2, **SMALL),
@@ -140,7 +140,7 @@ def test_outputs_or_inputs_are_averaged_over_repeats(root: Path) -> None:
         outputs = apply(root, "bridge", "1", average=average)
         found[average] = read_blocks(outputs.predictions, "brain")[1]["clip"]
     assert np.abs(found["outputs"] - found["inputs"]).max() > 1e-3
-    assert np.corrcoef(found["outputs"].ravel(), found["inputs"].ravel())[0, 1] > 0.8
+    assert np.corrcoef(found["outputs"].ravel(), found["inputs"].ravel())[0, 1] > 0.5
 
 
 def test_a_broken_subject_is_left_out_and_the_others_are_fitted(root: Path) -> None:

@@ -134,6 +134,11 @@ DECODERS = [name for name in SETTINGS.train_decoder.decoders if name not in NETW
 SHARED = list(SETTINGS.train_shared_decoder.decoders)
 POOLED = [s for s in PICTURED if SHARED and s not in SETTINGS.train_shared_decoder.adapt]
 ADAPTED = [s for s in PICTURED if SHARED and s not in POOLED]
+unknown = set(SETTINGS.train_shared_decoder.adapt) - {row["subject"] for row in ALL_UNITS}
+if SHARED and unknown:
+    raise WorkflowError(
+        f"train_shared_decoder.adapt names {', '.join(sorted(unknown))}, who is not in the dataset"
+    )
 # Subjects whose units other people have too: EEG or MEG, where two or more were recorded in it.
 COMPARED = []
 for modality in ("eeg", "meg") if SETTINGS.evaluate_subjects.enabled else ():

@@ -3,8 +3,8 @@
 Each subject's responses are brought to a common width (max-pooling over neighbours, as published, or
 a linear layer of the subject), embedded by layers of the subject, and read by a translator and heads
 that all share. A builder a subject goes back to responses: they must be rebuilt, and what one
-subject embeds must survive the way through another one's responses (cycle). A new subject gets fresh
-layers, everything else frozen (reset-tuning); the cycle starts from kept embeddings of the others.
+subject embeds must survive the way through another one's responses (cycle). A new subject gets layers
+of its own, everything else frozen (reset-tuning); the cycle starts from kept embeddings of the others.
 
 What differs: heads predict centred features of variance one by squared error, where published heads
 predict vectors of length one; batches are drawn from all trials, not as many of each subject; the

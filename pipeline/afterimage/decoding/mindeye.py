@@ -11,7 +11,9 @@ with ``prior: none`` a plain head by squared error takes its place. All samples 
 with the same noise, so that an image is predicted alike alone and among others. The retrieval head
 is added to the guess; its blocks begin as the identity; the other heads do not see mixed trials. The
 low-level head is a perceptron without convolutions, and its contrast is between the latents
-themselves instead of features of a ConvNeXt. The rate falls linearly instead of by a cosine. Sizes
+themselves instead of features of a ConvNeXt. The rate falls linearly instead of by a cosine.
+Features have variance one, so that the prior weighs 3 and the low level 3 (published: 30 and 0.5, with
+features as they are): with 30 the shared layers learned nothing of the low level. Sizes
 are by default for a laptop; as published: ``n_hidden`` 4096, ``n_blocks`` 4, ``n_tokens`` 256,
 ``prior_hidden`` 1664, ``prior_layers`` 6, ``prior_heads`` 32, ``temperature`` .006.
 """
@@ -36,6 +38,8 @@ class MindEyeSettings(SharedSettings):
     """Settings of MindEye2."""
 
     kind: Literal["mindeye"] = Field("mindeye", description="MindEye2.")
+    learning_rate: float = Field(1e-3, gt=0, description="Highest learning rate of AdamW.")
+    weight_decay: float = Field(0.3, ge=0, description="Decoupled weight decay of AdamW.")
     n_tokens: int = Field(1, ge=1, description="Tokens that the target's features are cut into.")
     low_level: str = Field(
         "vae", description="Block of the low-level head; empty, or not there: no such head."
@@ -56,9 +60,9 @@ class MindEyeSettings(SharedSettings):
     )
     mix_beta: float = Field(0.15, gt=0, description="Of the beta distribution of mixtures.")
     temperature_low: float = Field(0.2, gt=0, description="Of the contrast of the latents.")
-    weight_prior: float = Field(30.0, ge=0, description="Weight of the prior's error.")
+    weight_prior: float = Field(3.0, ge=0, description="Weight of the prior's error.")
     weight_contrast: float = Field(1.0, ge=0, description="Weight of the contrast.")
-    weight_low: float = Field(0.5, ge=0, description="Weight of the low-level head.")
+    weight_low: float = Field(3.0, ge=0, description="Weight of the low-level head.")
     weight_low_contrast: float = Field(0.1, ge=0, description="Weight of its contrast therein.")
 
     @model_validator(mode="after")
@@ -73,7 +77,7 @@ class MindEyeSettings(SharedSettings):
 
 @SHARED_DECODERS.register("mindeye", MindEyeSettings)
 class MindEyeDecoder(SharedDecoder):
-    """30 prior + contrast + 0.5 (|low - latents| + 0.1 contrast of latents)."""
+    """Prior, contrast and low level, weighted; see the settings."""
 
     def _head_blocks(self, sizes: Mapping[str, int]) -> list[str]:
         low = [self.settings.low_level] if self.settings.low_level in sizes else []

@@ -33,8 +33,8 @@ class SharedSettings(TrainedSettings):
     batch_size: int = Field(200, ge=2, description="Trials a step, of all subjects together.")
     adaptation_start: Literal["zero", "random"] = Field(
         "zero",
-        description="First layer of a new subject: zero, which few trials are better served by, or "
-        "random (published).",
+        description="Layers of a new subject: zero the one that reads responses, the others as a "
+        "known subject's; or random all (published).",
     )
     adaptation_steps: int = Field(200, ge=1, description="Steps of adapting to a new subject.")
     adaptation_learning_rate: float = Field(

@@ -168,7 +168,7 @@ class SharedDecoder(ABC):
         self._model.requires_grad_(False)
         self._add(self._model, subject)
         if settings.adaptation_start == "zero":
-            self._model.silence(subject)
+            self._model.begin(subject, next(name for name in self.subjects if name != subject))
         self._model.adapting = True
         fit_shared(
             self._model,

@@ -66,11 +66,12 @@ class SharedModel(nn.Module, ABC):
         """Add untrained layers for one more subject."""
         self.subjects[f"sub-{subject}"] = self.new_layers(n_units)
 
-    def silence(self, subject: str) -> None:
-        """Set the layer that reads a subject's responses to zero.
+    def begin(self, subject: str, like: str) -> None:
+        """Set the layer that reads a new subject's responses to zero.
 
         Few trials span few directions of the responses: what a random layer does with all the
-        others never goes away, and is noise.
+        others never goes away, and is noise. What else is its own may begin as that of a subject
+        who is known (``like``).
         """
         nn.init.zeros_(self.first_layer(subject).weight)
 

@@ -19,8 +19,8 @@ from pydantic import Field, model_validator
 from afterimage.errors import ConfigError, InputError
 from afterimage.networks.autoencoder import decode, load_autoencoder
 from afterimage.networks.depth import DepthEstimator, unit_range
-from afterimage.reconstruction.git_caption import GitCaptioner
 from afterimage.reconstruction.candidates import noise_seed
+from afterimage.reconstruction.git_caption import GitCaptioner
 from afterimage.reconstruction.registry import RECONSTRUCTIONS, Material, Result
 from afterimage.resources import model_folder
 from afterimage.settings import Settings

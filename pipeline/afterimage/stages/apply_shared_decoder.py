@@ -77,15 +77,17 @@ def run(
     """
     subject = unit_of(outputs.model).removeprefix("sub-")
     arrays, card = load_weights(inputs.shared)
-    settings = SHARED_DECODERS.settings(card["settings"]["kind"])(**card["settings"])
-    decoder = SHARED_DECODERS.get(settings.kind).from_state(settings, arrays)
+    kind = card["settings"]["kind"]
+    settings = SHARED_DECODERS.settings(kind)(**card["settings"])
+    decoder = SHARED_DECODERS.get(kind).from_state(settings, arrays)
     seen = {stimulus for names in card["fitted_on"].values() for stimulus in names}
     work = derivative_root(outputs.model) / "work" / "apply_shared_decoder" / f"sub-{subject}"
     test, test_stimuli = read_responses(inputs.trials, "test", *card["window_s"])
     check_fit(seen, test_stimuli)
     n_trials = card["n_training_trials"].get(subject)
     with ExitStack() as stack:
-        data, _ = subject_data(inputs.trials, inputs.features, *card["window_s"], stack)
+        tmin_s, tmax_s = card["window_s"]
+        data, _ = subject_data(inputs.trials, inputs.features, tmin_s, tmax_s, stack)
         if subject not in decoder.subjects:
             if data.stimuli.size == 0:
                 raise ConfigError(

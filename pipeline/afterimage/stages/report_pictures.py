@@ -114,6 +114,8 @@ def _captions(folder: Path, name: str, ids: list[str]) -> dict[str, list[str]]:
                 told = f"{title} ({decoder})" if several else title
                 columns[told] = [texts[key] for key in ids]
     return columns
+
+
 def region_pictures(folder: Path, name: str, n_shown: int = 6) -> dict[str, list[np.ndarray]]:
     """Collect pictures of what single regions stand for, by region, of the first decoder."""
     for path in sorted((folder / "recon").glob(f"{name}_desc-*_recon.nc")):

@@ -12,6 +12,7 @@ from afterimage import __version__
 from afterimage.io.tables import Row, read_json, read_tsv
 from afterimage.reports.provenance import StageError, StageRun
 from afterimage.stages import (
+    apply_shared_decoder,
     caption,
     clean_bold,
     clean_meeg,
@@ -78,6 +79,7 @@ PICTURED: tuple[Link, ...] = (
     ("train_generator", train_generator, "generator/training.json"),
     ("extract_features", extract_features, "features/{s}_split-train_features.json"),
     ("train_decoder", train_decoder, "decoding/{s}_desc-{d}_predictions.json"),
+    ("apply_shared_decoder", apply_shared_decoder, "decoding/{s}_desc-{shared}_predictions.json"),
     ("reconstruct", reconstruct, "recon/{s}_desc-{d}_recon.json"),
     ("caption", caption, "recon/{s}_captions.tsv"),
     ("evaluate", evaluate, "evaluation/{s}_audit.json"),
@@ -160,7 +162,15 @@ def chain(folder: Path, rows: Sequence[Row], sections: dict[str, Any]) -> list[L
     off = [name for name in optional if not sections.get(name, {}).get("enabled")]
     encoders = sections.get("extract_features", {}).get("encoders", {}).values()
     off += [] if any(one.get("kind") == "git" for one in encoders) else ["caption"]
+    alone, shared = decoder_names(sections)
+    off += ([] if alone else ["train_decoder"]) + ([] if shared else ["apply_shared_decoder"])
     return [link for link in links if link[0] not in off]
+
+
+def decoder_names(sections: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """Return the names of the decoders of one subject, and of those of several."""
+    alone = sections.get("train_decoder", {}).get("decoders", {"ridge": {}})
+    return list(alone), list(sections.get("train_shared_decoder", {}).get("decoders", {}))
 
 
 def stage_errors(root: Path, name: str, rows: Sequence[Row] = ()) -> list[StageError]:
@@ -211,12 +221,13 @@ def stage_runs(
     errors : sequence of StageError
         Of this subject; partial ones leave their stage done.
     """
-    decoders = list(sections.get("train_decoder", {}).get("decoders", {"ridge": {}}))
+    alone, together = decoder_names(sections)
+    decoder, shared = ([*alone, *together] or ["none"])[0], (together or ["none"])[0]
     failed = {error.stage: error for error in errors if not error.partial}
     runs = []
     broken = "index" in failed
     for stage, module, pattern in chain(root / name, rows, sections):
-        files = sorted((root / name).glob(pattern.format(s=name, d=decoders[0])))
+        files = sorted((root / name).glob(pattern.format(s=name, d=decoder, shared=shared)))
         sidecars = [read_json(file) for file in files if file.suffix == ".json"]
         sidecar = sidecars[0] if sidecars else {}
         status = "done" if files else "missing"

@@ -11,6 +11,7 @@ import numpy as np
 
 from afterimage.decoding.registry import DECODERS, SHARED_DECODERS
 from afterimage.decoding.streams import Rows, TrialRows
+from afterimage.errors import InputError
 from afterimage.io.arrays import open_dataset, read_blocks
 from afterimage.io.trials import average_repeats, open_reader, read_responses
 from afterimage.io.weights import load_weights
@@ -31,6 +32,12 @@ def subject_data(
     responses = TrialRows(reader, rows, reader.window(tmin_s, tmax_s))
     stimuli = reader.stimulus[rows]
     place = {stimulus: row for row, stimulus in enumerate(names.tolist())}
+    if missing := sorted(set(stimuli.tolist()) - set(place)):
+        raise InputError(
+            "training stimuli without features", where=str(features),
+            found=", ".join(missing[:5]), expected="features of every training stimulus",
+            fix="delete the file and run again",
+        )  # fmt: skip
     order = np.array([place[stimulus] for stimulus in stimuli.tolist()], np.int64)
     table = {block: Rows(values, order) for block, values in blocks.items()}
     with open_dataset(trials) as dataset:

@@ -107,6 +107,16 @@ class MindBridge(SharedModel):
         embedder = self.layers(subject).embedder
         return next(layer for layer in embedder if isinstance(layer, nn.Linear))
 
+    def begin(self, subject: str, like: str) -> None:
+        """Begin as a known subject, but for what depends on the units: zero, and untrained."""
+        own, other = self.layers(subject), self.layers(like)
+        for mine, known in ((own.embedder, other.embedder), (own.builder, other.builder)):
+            for layer, trained in zip(mine, known, strict=True):
+                wanted = {key: value.shape for key, value in layer.state_dict().items()}
+                if wanted == {key: value.shape for key, value in trained.state_dict().items()}:
+                    layer.load_state_dict(trained.state_dict())
+        super().begin(subject, like)
+
     def enter(self, responses: Tensor, subject: str) -> Tensor:  # noqa: D102
         bridge = self.layers(subject)
         entered: Tensor = bridge.embedder(bridge.aggregate(responses))
