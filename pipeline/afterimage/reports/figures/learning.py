@@ -72,7 +72,9 @@ def draw_learning(rows: Sequence[Row], theme: Theme) -> bytes:
 def _time(minutes: float | None) -> str:
     if minutes is None:
         return ""
-    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+    if minutes < 90:
+        return f"{minutes:.1f} min" if minutes < 10 else f"{minutes:.0f} min"
+    return f"{minutes / 60:.1f} h"
 
 
 def learning_panels(report: SubjectReport) -> list[Panel]:
