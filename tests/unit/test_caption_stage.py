@@ -126,3 +126,23 @@ def test_wrong_blocks_are_refused(tmp_path: Path, drawn: Any) -> None:
     inputs = write_subject(tmp_path, drawn)
     with pytest.raises(ConfigError, match="a feature block of kind git"):
         run(inputs, Outputs(tmp_path / "captions.tsv"), Config(block="clip"))
+
+
+def test_report_writes_captions_under_their_pictures(tmp_path: Path, drawn: Any) -> None:
+    from afterimage.reports.gallery import view
+    from afterimage.reports.model import Gallery
+    from afterimage.stages.report_pictures import _captions
+
+    inputs = write_subject(tmp_path, drawn)
+    folder = tmp_path / "sub-01"
+    assert _captions(folder, "sub-01", TEST) == {}
+    run(inputs, Outputs(folder / "recon" / "sub-01_captions.tsv"), Config())
+    captions = _captions(folder, "sub-01", TEST)
+    assert list(captions) == ["Dataset", "Decoded", "Nearest training", "From the seen image"]
+    assert captions["Dataset"] == drawn[2][N_TRAIN:]
+    pictures = np.zeros((N_TEST, 8, 8, 3), np.uint8)
+    shown = view(Gallery(TEST, {"ridgeLowLevel": pictures}, n_random=2, captions=captions))
+    assert shown is not None
+    for row in shown.rows:
+        at = TEST.index(row.stimulus)
+        assert dict(row.captions) == {title: texts[at] for title, texts in captions.items()}
