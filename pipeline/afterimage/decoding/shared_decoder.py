@@ -106,7 +106,7 @@ class SharedDecoder(ABC):
             raise InputError("a fit without subjects", where="decoder fit", found="none",
                              expected="one or more")  # fmt: skip
         check_target(settings.target, sizes)
-        self._state = {}
+        self._state, self._model = {}, None
         for name, data in subjects.items():
             self._scale(name, data)
         pooled = pool(subjects)
