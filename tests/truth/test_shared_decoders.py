@@ -82,7 +82,7 @@ def test_together_is_no_worse_than_each_alone(kind: str) -> None:
     assert (table[:, 0] <= table[:, 3] + 0.01).all()  # nothing beats what is there to be known
 
 
-@pytest.mark.parametrize("kind", ["mindbridge", "mindeye"])
+@pytest.mark.parametrize("kind", ["mindbridge", "mindeye", "roi_tokens"])
 def test_few_trials_of_a_new_subject(kind: str) -> None:
     person = study().people["new"]
     rows = {}
