@@ -27,6 +27,7 @@ from afterimage.io.trials import average_repeats, read_responses
 from afterimage.io.weights import load_weights, save_weights
 from afterimage.settings import StageConfig
 from afterimage.stages.shared_decoders import only_subject, subject_data
+from afterimage.stages.train_decoder import mean_response
 
 if TYPE_CHECKING:
     from afterimage.decoding.shared import SubjectData
@@ -133,16 +134,10 @@ def _sources(
     rng = np.random.default_rng(config.random_state or 0)
     if config.average == "inputs":
         test, stimuli, _ = average_repeats(test, stimuli)
-    n = len(data.stimuli)
-    total = sum(
-        data.responses[np.arange(i, min(i + 256, n))].sum(0, dtype=np.float64)
-        for i in range(0, n, 256)
-    )
-    mean = np.asarray(total / n, np.float32)[None]
     return {
         "brain": (test, stimuli),
         "shuffled": (rng.permuted(test, axis=0), stimuli),
-        "mean": (mean, np.array(["mean"])),
+        "mean": (mean_response(data.responses), np.array(["mean"])),
     }
 
 

@@ -25,6 +25,7 @@ from afterimage.io.arrays import block_shapes, block_writer, read_blocks
 from afterimage.io.trials import average_repeats, open_reader, read_layout, read_responses
 from afterimage.io.weights import save_weights
 from afterimage.settings import StageConfig
+from afterimage.stages.shared_decoders import plain
 
 VERSION = 3
 CITES = ("duprelatour2022",)
@@ -108,7 +109,7 @@ def run(
             folder = work / name / _fingerprint(settings.model_dump(mode="json"), stimuli, config)
             options = {"device": device, "checkpoint_folder": folder}
         decoder.fit(responses, features, stimuli, held_out=set(test_stimuli), **extra, **options)
-        mean = _mean(responses)
+        mean = mean_response(responses)
     save_weights(
         outputs.model,
         decoder.state(),
@@ -118,7 +119,7 @@ def run(
             "window_s": [config.tmin_s, config.tmax_s],
             "n_training_trials": len(stimuli),
             "fitted_on": sorted(set(stimuli)),
-            "cross_validation": _plain(decoder.cross_validation_),
+            "cross_validation": plain(decoder.cross_validation_),
         },
     )
     sources = _sources(test, test_stimuli, mean, random_state)
@@ -182,7 +183,7 @@ def _rows_of(names: np.ndarray, stimuli: np.ndarray) -> np.ndarray:
     return np.array([rows[stimulus] for stimulus in stimuli])
 
 
-def _mean(responses: Any, n_trials: int = 256) -> np.ndarray:
+def mean_response(responses: Any, n_trials: int = 256) -> np.ndarray:
     """Mean response, (1, n_values), read in pieces."""
     if isinstance(responses, np.ndarray):
         mean: np.ndarray = responses.mean(axis=0, keepdims=True)
@@ -198,14 +199,3 @@ def _fingerprint(settings: Mapping[str, Any], stimuli: np.ndarray, config: Confi
     whole = [settings, stimuli.tolist(), config.tmin_s, config.tmax_s]
     whole += [config.average_training_repeats]
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _plain(value: Any) -> Any:
-    """Turn nested arrays into lists, so that the summary can be written as JSON."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray):
-        return [None if not np.isfinite(item) else float(item) for item in value.ravel()]
-    if isinstance(value, np.generic):
-        return value.item()
-    return value
