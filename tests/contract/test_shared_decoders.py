@@ -111,8 +111,10 @@ def test_same_bytes_twice_and_after_an_interruption(name: str, tmp_path: Any) ->
     with pytest.raises(KeyboardInterrupt):
         make(name, n_steps=8).fit(people, checkpoint_folder=tmp_path, on_progress=stop)
     again = make(name, n_steps=8).fit(people, checkpoint_folder=tmp_path)
-    for key, value in whole.state().items():
-        np.testing.assert_array_equal(value, again.state()[key])
+    for other in (again, make(name, n_steps=8).fit(study({"9": 5}, n=20)).fit(people)):
+        assert list(other.state()) == list(whole.state())
+        for key, value in whole.state().items():
+            np.testing.assert_array_equal(value, other.state()[key])
 
 
 def test_scale_and_offset_of_units_do_not_matter(name: str) -> None:

@@ -7,8 +7,9 @@ says what the hidden regions did, which makes it a masked autoencoder. Since it 
 any region, whole networks can be hidden afterwards (`without`) and what is lost be measured.
 
 What differs: no code of it is public; tokens are joined by one linear layer with a learned vector
-where a region is hidden or not known of a subject; the filling in of hidden regions is ours. Sizes
-are by default for a laptop; as published: ``n_token`` 400, ``n_blocks`` 8.
+where a region is hidden or not known of a subject; the filling in of hidden regions is ours; while
+a new subject is adapted nothing is hidden, since it has few trials as it is. Sizes are by default
+for a laptop; as published: ``n_token`` 400, ``n_blocks`` 8.
 """
 
 from __future__ import annotations

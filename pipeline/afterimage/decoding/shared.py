@@ -202,3 +202,34 @@ class StandardRows:
         check_finite(values)
         standard = (values - self.mean) / self.scale
         return np.clip(standard, -self.clamp, self.clamp).astype(np.float32)
+
+
+def loop_settings(
+    settings: SharedSettings, n_trials: int, device: str, *, adapting: bool = False
+) -> Any:
+    """Return the settings of the training loop for a fit, or for adapting a new subject."""
+    from afterimage.training.loop import LoopSettings
+
+    rate, decay, n_steps = settings.learning_rate, settings.weight_decay, settings.n_steps
+    if adapting:
+        rate, decay = settings.adaptation_learning_rate, settings.adaptation_weight_decay
+        n_steps = settings.adaptation_steps
+    return LoopSettings(
+        n_steps=n_steps,
+        batch_size=min(settings.batch_size, n_trials),
+        learning_rate=rate,
+        weight_decay=decay,
+        warmup_steps=min(20, n_steps // 4),
+        ema_decay=settings.ema_decay,
+        bf16=device == "cuda",
+        checkpoint_every=max(1, min(500, n_steps // 4)),
+    )
+
+
+def owner(key: str) -> str:
+    """Return the subject that an array of the state belongs to; empty where all share it."""
+    if key.startswith(("unit_mean/", "unit_scale/", "unit_region/")):
+        return key.partition("/")[2]
+    if key.startswith("network/subjects.sub-"):
+        return key.removeprefix("network/subjects.sub-").partition(".")[0]
+    return ""

@@ -18,6 +18,8 @@ from afterimage.decoding.shared import (
     SubjectData,
     check_subject,
     check_target,
+    loop_settings,
+    owner,
     pool,
     unit_scaling,
 )
@@ -106,7 +108,7 @@ class SharedDecoder(ABC):
             raise InputError("a fit without subjects", where="decoder fit", found="none",
                              expected="one or more")  # fmt: skip
         check_target(settings.target, sizes)
-        self._state = {}
+        self._state, self._model = {}, None
         for name, data in subjects.items():
             self._scale(name, data)
         pooled = pool(subjects)
@@ -123,7 +125,7 @@ class SharedDecoder(ABC):
         parts = (self._model, trials, training, validation)
         fit_shared(
             *parts,
-            self._loop(len(training), device),
+            loop_settings(settings, len(training), device),
             every=settings.evaluate_every,
             patience=settings.patience,
             random_state=settings.random_state,
@@ -175,7 +177,7 @@ class SharedDecoder(ABC):
             trials,
             np.arange(len(pooled.row)),
             np.arange(0),
-            self._loop(len(pooled.row), device, adapting=True),
+            loop_settings(settings, len(pooled.row), device, adapting=True),
             every=settings.evaluate_every,
             patience=settings.patience,
             random_state=settings.random_state,
@@ -292,26 +294,6 @@ class SharedDecoder(ABC):
             self._add(model, name)
         return model
 
-    def _loop(self, n_trials: int, device: str, *, adapting: bool = False) -> Any:
-        from afterimage.training.loop import LoopSettings
-
-        own = self.settings
-        rate, decay = own.learning_rate, own.weight_decay
-        n_steps = own.n_steps
-        if adapting:
-            rate, decay = own.adaptation_learning_rate, own.adaptation_weight_decay
-            n_steps = own.adaptation_steps
-        return LoopSettings(
-            n_steps=n_steps,
-            batch_size=min(own.batch_size, n_trials),
-            learning_rate=rate,
-            weight_decay=decay,
-            warmup_steps=min(20, n_steps // 4),
-            ema_decay=own.ema_decay,
-            bf16=device == "cuda",
-            checkpoint_every=max(1, min(500, n_steps // 4)),
-        )
-
     def _read_out(
         self, model: Any, trials: Any, training: np.ndarray, validation: np.ndarray, pooled: Pool
     ) -> None:
@@ -408,12 +390,3 @@ class SharedDecoder(ABC):
                 expected=f"(n_trials, {n_units})",
             )
         return str(subject)
-
-
-def owner(key: str) -> str:
-    """Return the subject that an array of the state belongs to; empty where all share it."""
-    if key.startswith(("unit_mean/", "unit_scale/", "unit_region/")):
-        return key.partition("/")[2]
-    if key.startswith("network/subjects.sub-"):
-        return key.removeprefix("network/subjects.sub-").partition(".")[0]
-    return ""

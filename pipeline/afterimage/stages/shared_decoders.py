@@ -64,7 +64,7 @@ def open_decoder(model: Path) -> tuple[Any, dict[str, Any]]:
 
 def only_subject(arrays: Mapping[str, np.ndarray], subject: str) -> dict[str, np.ndarray]:
     """Return the arrays of a shared decoder that are one subject's own; "": those of nobody."""
-    from afterimage.decoding.shared_decoder import owner
+    from afterimage.decoding.shared import owner
 
     return {key: value for key, value in arrays.items() if owner(key) == subject}
 

@@ -39,6 +39,7 @@ from afterimage.io.trials import average_repeats, open_reader, read_layout, read
 from afterimage.io.weights import save_weights
 from afterimage.settings import StageConfig
 from afterimage.stages.control_patterns import controls, moments
+from afterimage.stages.shared_decoders import plain
 
 VERSION = 4
 #: Arrays of a decoder from this size on are kept on disk while it is fitted.
@@ -142,7 +143,7 @@ def run(
                 "window_s": [config.tmin_s, config.tmax_s],
                 "n_training_trials": len(stimuli),
                 "fitted_on": sorted(set(stimuli)),
-                "cross_validation": _plain(decoder.cross_validation_),
+                "cross_validation": plain(decoder.cross_validation_),
             },
         )
         sources = _sources(test, test_stimuli, statistics, random_state)
@@ -288,14 +289,3 @@ def _fingerprint(settings: Mapping[str, Any], stimuli: np.ndarray, config: Confi
     whole = [settings, stimuli.tolist(), config.tmin_s, config.tmax_s]
     whole += [config.average_training_repeats]
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _plain(value: Any) -> Any:
-    """Turn nested arrays into lists, so that the summary can be written as JSON."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray):
-        return [None if not np.isfinite(item) else float(item) for item in value.ravel()]
-    if isinstance(value, np.generic):
-        return value.item()
-    return value

@@ -93,7 +93,7 @@ class RoiTokens(SharedModel):
         tokens = layers(responses)  # (n, regions, token)
         present = torch.stack([(layers.region == r).any() for r in range(self.n_regions)])
         seen = (present & self.shown).expand(len(tokens), -1)
-        if self.training:
+        if self.training and not self.adapting:
             seen = seen & self._drawn(len(tokens), tokens.device)
             if self.sizes.nested:
                 tokens = tokens * self._cut(len(tokens), tokens.device)[:, None]
