@@ -32,6 +32,7 @@ RULES = "\n".join(
 )
 #: Modules of the room that are no stages: what several of them share.
 SHARED = {
+    "control_patterns",
     "caption_scores",
     *("__init__", "runner", "stimuli", "scan_trials", "response_maps"),
     *(

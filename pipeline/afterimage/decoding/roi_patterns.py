@@ -53,7 +53,7 @@ def roi_optimal_features(
     Returns
     -------
     dict of block to float32, (n_regions, n_features)
-        mean_b + norm_b * d / |d| with d the prediction of the region less that of the mean response
+        ``mean_b + norm_b * d / |d|`` with d the prediction of the region less that of the mean response
         and norm_b the mean distance of training features from their mean.
     """
     finite = np.where(np.isfinite(scale), scale, 0)
