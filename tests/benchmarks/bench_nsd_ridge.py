@@ -105,7 +105,8 @@ def memory_model(n: int, u: int, decoder: str, n_trials: int) -> float:
         folds = 5 * 8 * (0.2 * n_trials * 0.8 * r + 0.8 * r * n)
         grams, whole = 8 * n * n, 8 * (u * r + r * n)
         # in double: products, their vectors and twice as much to work in; or means over repeats
-        last = 2 * responses + max(4 * 8 * r * r, responses + 8 * n * u)
+        turned = 8 * u * (r + min(r, 2048)) + 16 * r * r
+        last = 2 * responses + max(32 * r * r, responses + 8 * n * u, turned)
         return (libraries + folds + grams + max(last, whole + targets)) / 1e9
     folds = 5 * 4 * 0.2 * n_trials * n
     # products, a copy that is factorised, the right side and what is solved for

@@ -95,3 +95,20 @@ def test_a_stimulus_without_a_caption_is_named(tmp_path: Path, captions: list[st
         run(inputs, outputs, Config(encoders={"text": TextSettings()}))
     assert "s3" in str(caught.value)
     assert not outputs.features.exists()
+
+
+def test_a_half_copied_folder_is_one_clear_error(tmp_path: Path) -> None:
+    import shutil
+
+    from afterimage.resources import model_folder
+
+    folder = shutil.copytree(model_folder("tiny/clip"), tmp_path / "clip")
+    weights = folder / "model.safetensors"
+    with weights.open("r+b") as file:
+        file.truncate(weights.stat().st_size // 2)
+    with pytest.raises(ConfigError, match="cannot be loaded") as caught:
+        Text(TextSettings(path=str(folder)))
+    assert str(folder) in str(caught.value)
+    weights.unlink()
+    with pytest.raises(ConfigError, match="cannot be loaded"):
+        Text(TextSettings(path=str(folder)))

@@ -196,3 +196,20 @@ def test_siglip_folders_of_both_towers_give_tokens_and_the_pooled_embedding(tmp_
     tokens = Vision(VisionSettings(path=str(tmp_path), output="tokens")).encode(pictures)
     assert tokens.shape == (5, 4, 24)
     np.testing.assert_allclose(tokens, theirs.last_hidden_state, atol=1e-5)
+
+
+def test_a_half_copied_folder_is_one_clear_error(tmp_path):
+    import shutil
+
+    from afterimage.resources import model_folder
+
+    folder = shutil.copytree(model_folder("tiny/clip"), tmp_path / "clip")
+    weights = folder / "model.safetensors"
+    with weights.open("r+b") as file:
+        file.truncate(weights.stat().st_size // 2)
+    with pytest.raises(ConfigError, match="cannot be loaded") as caught:
+        Vision(VisionSettings(path=str(folder)))
+    assert str(folder) in str(caught.value)
+    weights.unlink()
+    with pytest.raises(ConfigError, match="cannot be loaded"):
+        Vision(VisionSettings(path=str(folder)))

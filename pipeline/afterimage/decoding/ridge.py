@@ -10,6 +10,7 @@ shrinkage takes, estimated on the folds.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -39,6 +40,7 @@ from afterimage.decoding.unit_models import (
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+NO_AXES = np.empty((0, 0))
 ENCODING_PENALTY = 3.0  # of the models that weigh units; the ranking hardly depends on it
 
 
@@ -103,7 +105,8 @@ class RidgeDecoder(LinearDecoder):
         parts = []
         for train, test in folds:
             part = self._regression(responses[train], grams, stimulus[train])
-            parts.append((part, part.coordinates(responses[test]), test))
+            # the axes themselves have done their work: they are as large as the responses
+            parts.append((replace(part, axes=NO_AXES), part.coordinates(responses[test]), test))
         whole = self._regression(responses, grams, stimulus)
         self._state = {
             "unit_mean": whole.mean.astype(np.float32),

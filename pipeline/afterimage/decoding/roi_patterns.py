@@ -53,8 +53,8 @@ def roi_optimal_features(
     Returns
     -------
     dict of block to float32, (n_regions, n_features)
-        ``mean_b + norm_b * d / |d|`` with d the prediction of the region less that of the mean response
-        and norm_b the mean distance of training features from their mean.
+        mean_b + norm_b * d / length(d) with d the prediction of the region less that of the mean
+        response and norm_b the mean distance of training features from their mean.
     """
     finite = np.where(np.isfinite(scale), scale, 0)
     # one at a time: a prediction must not depend on the other regions

@@ -60,6 +60,7 @@ class Text:
 
     def __init__(self, settings: TextSettings, device: str = "cpu") -> None:
         import torch
+        from safetensors import SafetensorError
         from transformers import AutoConfig, AutoTokenizer, CLIPTextModelWithProjection
 
         folder = model_folder(settings.path)
@@ -71,7 +72,7 @@ class Text:
                 folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
             )
             self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise ConfigError(
                 "a text encoder cannot be loaded",
                 where=str(folder),

@@ -94,6 +94,7 @@ class Vision:
 
     def __init__(self, settings: VisionSettings, device: str = "cpu") -> None:
         import torch
+        from safetensors import SafetensorError
         from transformers import (
             AutoConfig,
             AutoImageProcessor,
@@ -119,7 +120,7 @@ class Vision:
             self._processor = AutoImageProcessor.from_pretrained(
                 folder, local_files_only=True, backend="pil"
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise ConfigError(
                 "an image encoder cannot be loaded",
                 where=str(folder),
