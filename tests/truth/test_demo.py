@@ -144,3 +144,27 @@ def test_a_second_run_does_nothing(demo):
     command = [sys.executable, "-m", "afterimage", "demo", str(demo)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "nothing to be done" in done.stdout
+
+
+@pytest.mark.parametrize("subject", ["sub-01", "sub-02"])
+def test_captions_name_category_and_colour(demo, subject):
+    rows = read_tsv(demo / "results" / subject / "evaluation" / f"{subject}_metrics.tsv")
+    named = {
+        (row["role"], row["metric"]): float(row["value"])
+        for row in rows
+        if row["decoder"] == "ridge" and row["metric"].startswith("named_")
+    }
+    print(subject, named)
+    assert named["caption", "named_category"] >= 0.80  # chance 1/8
+    assert named["caption", "named_colour"] >= 0.80
+    assert named["caption_audit", "named_category"] < 0.4
+
+
+def test_more_data_tell_more_and_the_curve_is_drawn(demo):
+    for subject in ("sub-01", "sub-03", "sub-04"):
+        folder = demo / "results" / subject
+        rows = read_tsv(folder / "evaluation" / f"{subject}_learning.tsv")
+        values = [float(row["value"]) for row in rows if row["metric"] == "twoway_clip"]
+        assert values[0] < values[-1]
+        page = (demo / "results" / f"{subject}.html").read_text(encoding="utf-8")
+        assert "over the amount of training data" in page
