@@ -35,10 +35,10 @@ lint: $(VENV)/dev.stamp  ## style, types, import contracts, workflow
 	snakemake --lint --directory build/lint --config bids_dir=$(CURDIR)/tests/data/minimal
 
 test: lint  ## lint and the default test suite
-	pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile
 
 test-all: lint  ## everything, also what takes long or needs a GPU
-	pytest -n 2 --dist loadfile -m "not network"
+	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile -m "not network"
 
 docs: $(VENV)/dev.stamp  ## build the documentation (docs/_build/html)
 	sphinx-build -W -q docs docs/_build/html

@@ -21,6 +21,7 @@ from afterimage.io.arrays import block_writer, open_blocks, read_blocks
 from afterimage.io.trials import write_trials
 from afterimage.io.weights import load_weights, save_weights
 from afterimage.stages import train_decoder
+from afterimage.stages.reconstruction_sets import is_transductive, load_card
 
 Study = tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]
 
@@ -192,10 +193,7 @@ def test_the_stage_says_what_is_transductive(
     np.testing.assert_allclose(
         predicted["vae"], expected.predict(responses[70:])["vae"], atol=1e-4
     )
-    from afterimage.stages.evaluate import _transductive
-
-    words = _transductive(outputs.predictions)
-    assert ("transductive" in words) == (rescale == "transductive")
+    assert is_transductive(load_card(outputs.model)) == (rescale == "transductive")
     assert not (tmp_path / "work" / "train_decoder").exists() or not list(
         (tmp_path / "work").rglob("*.npy")
     )

@@ -16,7 +16,7 @@ from afterimage.io.images import write_png
 from afterimage.io.tables import write_tsv
 from afterimage.io.trials import write_trials
 from afterimage.stages import reconstruct, train_decoder
-from afterimage.stages.evaluate import ROLES
+from afterimage.stages.reconstruction_sets import ROLES
 from afterimage.stages.report_pictures import region_pictures
 
 Study = tuple[np.ndarray, dict[str, np.ndarray], np.ndarray, np.ndarray]

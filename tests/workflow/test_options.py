@@ -234,7 +234,7 @@ def test_killed_stage_is_recorded(tools: Any, tmp_path: Path) -> None:
     # Every Python imports sitecustomize, before it sets sys.argv; this one has the stage die.
     (tmp_path / "sitecustomize.py").write_text(
         "import os, sys\n"
-        "if 'extract_features' in sys.orig_argv:\n"
+        "if {'extract_features', 'serve'} & set(sys.orig_argv):\n"
         "    import afterimage.stages.extract_features as stage\n"
         "    stage.run = lambda *args, **options: os.kill(os.getpid(), 9)\n"
     )

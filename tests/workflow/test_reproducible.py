@@ -38,7 +38,7 @@ def test_no_peeking(tools: Any, finished: Any, tmp_path: Path) -> None:
     assert sum(name.endswith("_model.safetensors") for name in seeing) == 2
 
     recon = next(out.glob("sub-01/recon/*_desc-ridge_recon.nc"))
-    assert groups_of(recon) == ["brain", "shuffled", "mean"]
+    assert groups_of(recon) == ["brain", "shuffled", "mean", "noise"]
     ids, blocks = read_blocks(recon, "brain")
     assert sorted(ids) == finished.study.test
     assert all(block.any() for block in blocks.values())

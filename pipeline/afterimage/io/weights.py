@@ -29,6 +29,7 @@ def save_weights(path: Path, arrays: Mapping[str, np.ndarray], card: dict[str, A
     from safetensors.numpy import save_file
 
     mapped = any(isinstance(array, np.memmap) for array in arrays.values())
+    path.parent.mkdir(parents=True, exist_ok=True)
     require_space(path.parent, sum(array.nbytes for array in arrays.values()))
     with atomic_path(path) as temporary:
         if mapped:
