@@ -95,7 +95,7 @@ def test_regions_are_painted_and_shown_and_have_no_role_in_scores(tmp_path: Path
     outputs = train_decoder.Outputs(tmp_path / "m.safetensors", tmp_path / "p.nc")
     config = train_decoder.Config(decoders={"ridge": RidgeSettings()}, roi_images=3)
     train_decoder.run(inputs, outputs, config)
-    assert groups_of(outputs.predictions) == ["brain", "shuffled", "mean", "roi"]
+    assert groups_of(outputs.predictions) == ["brain", "shuffled", "mean", "noise", "roi"]
     ids, blocks = read_blocks(outputs.predictions, "roi")
     assert ids.tolist() == ["A 1", "A 2", "A 3", "B 1", "B 2", "B 3"]
     assert np.array_equal(blocks["pixels"][0], blocks["pixels"][2])
