@@ -119,6 +119,8 @@ def _sources(
     """Yield decoder, source, stimuli, tokens, and of the brain the nearest training stimuli."""
     for path in inputs.predictions:
         for source in groups_of(path):
+            if source == "roi":  # regions alone: nobody saw a picture
+                continue
             brain = source == "brain"
             wanted = [block, "training_scores"] if brain else [block]
             ids, values = read_blocks(path, source, names=wanted)

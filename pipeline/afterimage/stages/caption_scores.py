@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ SOURCES = {
     "nearest": ([], "caption_baseline", "nearest_caption"),
     "shuffled": (["shuffled_brain"], "caption_audit", "git_caption"),
     "mean": (["mean_brain"], "caption_audit", "git_caption"),
+    "noise": (["noise_brain"], "caption_audit", "git_caption"),
 }
 CEILING = camel_case("ceiling", "git_caption")
 
@@ -124,7 +126,9 @@ def _sets(rows: Sequence[Row], test_ids: Sequence[str]) -> list[CaptionSet]:
         else:
             control, role, method = SOURCES[source]
             words = [*([decoder] if several or not control else []), *control]
-        ordered = [texts["mean" if source == "mean" else name] for name in test_ids]
+        # The mean and the noise belong to no image: they stand for all of them in turn.
+        names = itertools.cycle(texts) if source in ("mean", "noise") else iter(test_ids)
+        ordered = [texts[name] for name in itertools.islice(names, len(test_ids))]
         label = camel_case(*words, method)
         truth = source == "truth"
         sets.append(
