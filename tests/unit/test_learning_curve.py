@@ -13,6 +13,7 @@ from afterimage.errors import ConfigError
 from afterimage.io.arrays import block_writer
 from afterimage.io.tables import read_tsv
 from afterimage.io.trials import write_trials
+from afterimage.reports.assemble import assemble_subject
 from afterimage.reports.figures.learning import learning_panels
 from afterimage.reports.figures.style import LIGHT
 from afterimage.reports.model import SubjectReport
@@ -87,6 +88,8 @@ def test_more_minutes_tell_more_and_amounts_are_first_parts(tmp_path: Path) -> N
     ]  # fmt: skip
     assert "after 240 trials (ridge)" in panels[1].alt
     assert b"<svg" in panels[1].draw(LIGHT)
+    page = assemble_subject(SubjectReport("01", learning=rows))
+    assert page.count("over the amount of training data") >= 2
     assert learning_panels(SubjectReport("01", learning=[short])) == []
 
 
