@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from afterimage.decoding.mindeye import MindEyeSettings
 from afterimage.decoding.ridge import RidgeSettings
 from afterimage.errors import ConfigError
 from afterimage.io.arrays import block_writer
@@ -17,6 +19,7 @@ from afterimage.reports.assemble import assemble_subject
 from afterimage.reports.figures.learning import learning_panels
 from afterimage.reports.figures.style import LIGHT
 from afterimage.reports.model import SubjectReport
+from afterimage.stages import train_shared_decoder
 from afterimage.stages.learning_curve import (
     Config,
     Inputs,
@@ -132,3 +135,76 @@ def test_blocks_that_are_not_there_are_named(tmp_path: Path) -> None:
 def test_an_amount_that_is_none_is_refused() -> None:
     with pytest.raises(ValidationError, match="'soon' is none of"):
         Config(amounts=("soon",))
+
+
+def write_person(folder: Path, label: str, *, named: bool) -> Inputs:
+    """Write trials and features of one of several people with much the same channels."""
+    rng = np.random.default_rng(int(label))
+    mixing = np.random.default_rng(9).standard_normal((N_FEATURES, N_UNITS))
+    mixing += 0.3 * rng.standard_normal(mixing.shape)
+    tests = np.random.default_rng(8).standard_normal((N_TEST, N_FEATURES))
+    features = np.concatenate([rng.standard_normal((N_TRAIN, N_FEATURES)), tests])
+    names = np.array(
+        [f"{label}-{i:03d}" for i in range(N_TRAIN)] + [f"test{i:03d}" for i in range(N_TEST)]
+    )
+    responses = 3 + 5 * (features @ mixing + 6 * rng.standard_normal((len(names), N_UNITS)))
+    own = folder / f"sub-{label}"
+    own.mkdir()
+    inputs = Inputs(own / f"sub-{label}_trials.nc", own / "train.nc", own / "test.nc")
+    units = {"kind": np.full(N_UNITS, "eeg"), "roi": np.full(N_UNITS, "n/a")}
+    if named:
+        units["name"] = np.array([f"E{number}" for number in range(N_UNITS)])
+    write_trials(
+        inputs.trials, [responses.astype(np.float32)],
+        {
+            "stimulus": names, "subject": np.full(len(names), label),
+            "split": np.where(np.arange(len(names)) < N_TRAIN, "train", "test"),
+        },
+        units, None, {"units": "1"},
+    )  # fmt: skip
+    for path, part in (
+        (inputs.features, slice(N_TRAIN)),
+        (inputs.test_features, slice(N_TRAIN, None)),
+    ):
+        with block_writer(path) as writer:
+            writer.group("", names[part])
+            values = features[part].astype(np.float32)
+            writer.write("", "clip", [values], (N_FEATURES,), {"encoder": "{}"})
+    return inputs
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_decoder_of_others_is_adapted_to_every_amount_and_asked_before(
+    tmp_path: Path, named: bool
+) -> None:
+    (tmp_path / "dataset_description.json").write_text("{}")
+    people = {label: write_person(tmp_path, label, named=named) for label in ("01", "02", "03")}
+    model = tmp_path / "group" / "decoding" / "desc-eye_model.safetensors"
+    model.parent.mkdir(parents=True)
+    settings = MindEyeSettings(prior="none", n_hidden=32, n_steps=40, adaptation_steps=30)
+    train_shared_decoder.run(
+        train_shared_decoder.Inputs(
+            tuple(people[label].trials for label in ("01", "02")),
+            tuple(people[label].features for label in ("01", "02")),
+        ),
+        train_shared_decoder.Outputs(model),
+        train_shared_decoder.Config(decoders={"eye": settings}, adapt=("03",)),
+    )
+    rows = rows_of(replace(people["03"], shared=(model,)), amounts=("20 trials", "all", "1 h"))
+    told = {
+        (row["decoder"], row["analysis"], row["amount"]): float(row["value"])
+        for row in rows
+        if row["metric"] == "twoway_clip"
+    }
+    notes = {(row["analysis"], row["amount"]): row["note"] for row in rows}
+    assert "onsets are unknown" in notes["adapted", "1 h"]
+    few, many = told["eye", "adapted", "20 trials"], told["eye", "adapted", "all"]
+    assert many > max(few, 0.8)
+    assert few > told["ridge", "own data", "20 trials"]
+    if named:
+        assert told["eye", "zero-shot", "0 trials"] > 0.8
+        panel = learning_panels(SubjectReport("03", learning=rows))[0]
+        assert b"<svg" in panel.draw(LIGHT)
+    else:
+        assert ("eye", "zero-shot", "0 trials") not in told
+        assert "units are not those" in notes["zero-shot", "0 trials"]

@@ -49,6 +49,10 @@ rule learning_curve:
         trials=lambda wildcards: trials_for("train_decoder", wildcards.subject),
         features="sub-{subject}/features/sub-{subject}_split-train_features.nc",
         test_features="sub-{subject}/features/sub-{subject}_split-test_features.nc",
+        shared=lambda wildcards: collect(
+            "group/decoding/desc-{d}_model.safetensors",
+            d=SHARED if wildcards.subject in ADAPTED else [],
+        ),
     output:
         table="sub-{subject}/evaluation/sub-{subject}_learning.tsv",
     log:

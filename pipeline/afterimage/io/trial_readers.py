@@ -25,6 +25,8 @@ class StoredReader:
     ----------
     dataset : xarray.Dataset
         Opened file with ``responses``; closed with the reader.
+    path : Path
+        The file.
 
     Attributes
     ----------
@@ -34,8 +36,10 @@ class StoredReader:
         (n_trials, n_units[, n_times])
     """
 
-    def __init__(self, dataset: xarray.Dataset) -> None:
-        self._dataset = dataset
+    def __init__(self, dataset: xarray.Dataset, path: Path) -> None:
+        self._dataset, self._path = dataset, path
+        self._file: Any = None  # opened at the first reading
+        self._responses: Any = None
         self.stimulus = dataset["stimulus"].values.astype(str)
         self.split = dataset["split"].values.astype(str)
         has_times = "time" in dataset.variables
@@ -59,23 +63,29 @@ class StoredReader:
     ) -> np.ndarray:
         """Read trials ``rows`` in this order; (n_rows, n_units[, n_times]) float32."""
         rows = np.asarray(rows, dtype=np.int64)
-        key: dict[str, Any] = {"unit": units}
-        if self.times_s is not None:
-            key["time"] = times
-        responses = self._dataset["responses"].isel(key)
-        values = np.empty((len(rows), *responses.shape[1:]), dtype=np.float32)
+        if self._responses is None:
+            # xarray looks up every dimension at every access, which takes longer than the reading.
+            import h5py
+
+            self._file = h5py.File(self._path, "r")
+            self._responses = self._file["responses"]
+        rest = (slice(None), *((times,) if self.times_s is not None else ()))
+        none = np.empty((0, *self.shape[1:]), np.float32)[(slice(None), *rest)]
+        values = np.empty((len(rows), *none.shape[1:]), dtype=np.float32)
         order = np.argsort(rows, kind="stable")
         # Rows that follow each other are read as one block: a list of rows is slow in HDF5.
         for part in np.split(order, np.flatnonzero(np.diff(rows[order]) > 1) + 1):
             if len(part):
-                first = int(rows[part[0]])
-                block = responses.isel(trial=slice(first, int(rows[part[-1]]) + 1)).values
+                first, stop = int(rows[part[0]]), int(rows[part[-1]]) + 1
+                block = self._responses[(slice(first, stop), *rest)]
                 values[part] = block[rows[part] - first]
-        return values
+        return values[:, units]
 
     def close(self) -> None:
         """Close the file."""
         self._dataset.close()
+        if self._file is not None:
+            self._file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -96,9 +106,8 @@ class LazyReader(StoredReader):
     """
 
     def __init__(self, dataset: xarray.Dataset, path: Path) -> None:
-        super().__init__(dataset)
+        super().__init__(dataset, path)
         assert self.times_s is not None  # noqa: S101  written with them
-        self._path = path
         self._files = [path.parent / name for name in dataset["series_file"].values.astype(str)]
         self._series: dict[int, Series] = {}
         self._series_index = dataset["series_index"].values

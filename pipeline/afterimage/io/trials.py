@@ -250,7 +250,7 @@ def open_reader(path: Path) -> LazyReader | StoredReader:
     """
     dataset = open_dataset(path)
     if "responses" in dataset.variables:
-        return StoredReader(dataset)
+        return StoredReader(dataset, path)
     return _lazy_reader(dataset, path)
 
 

@@ -1,14 +1,21 @@
 """Score decoders that are fitted on the first minutes of a subject's recording only.
 
 ``_learning.tsv`` holds one row a decoder, amount and metric: the columns of `evaluation.scores`,
-and ``analysis`` (``own data``), ``amount`` (as in the settings), ``minutes`` (of recording, breaks
-between runs apart; n/a where onsets are unknown), ``n_trials`` and ``n_stimuli`` that were fitted,
-and ``note`` where an amount could not be scored. Trials are taken in the order of recording.
+and ``analysis``, ``amount`` (as in the settings), ``minutes`` (of recording, breaks between runs
+apart; n/a where onsets are unknown), ``n_trials`` and ``n_stimuli`` that were fitted, and ``note``
+where an amount could not be scored. Trials are taken in the order of recording.
+
+``analysis`` is ``own data``, a decoder fitted on this subject alone; ``adapted``, a decoder of
+other subjects, adapted; or ``zero-shot``, the mean of what that decoder takes the responses for
+when they were those of each subject it knows, with responses standardised by the subject's own
+training trials (their pictures are not looked at). Zero-shot needs the very units of the others
+(channels or parcels of equal names): voxels of two people are not the same place.
 """
 
 from __future__ import annotations
 
 import re
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,13 +26,16 @@ from pydantic import Field, field_validator
 from afterimage.bids.names import camel_case, unit_of
 from afterimage.decoding.layout import window
 from afterimage.decoding.leaks import check_fit
-from afterimage.decoding.registry import DECODERS
+from afterimage.decoding.registry import DECODERS, SHARED_DECODERS
 from afterimage.decoding.streams import Rows, TrialRows
 from afterimage.errors import ConfigError
 from afterimage.io.arrays import block_shapes, read_blocks
 from afterimage.io.tables import write_tsv
 from afterimage.io.trials import average_repeats, open_reader, open_trials, read_layout
+from afterimage.io.weights import load_weights
 from afterimage.settings import StageConfig
+from afterimage.stages.control_patterns import moments
+from afterimage.stages.shared_decoders import subject_data, unit_names
 
 if TYPE_CHECKING:
     from afterimage.evaluation.scores import Resampling
@@ -80,11 +90,15 @@ class Config(StageConfig):
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the stage reads; fits see training trials and training pictures only."""
+    """What the stage reads; fits see training trials and training pictures only.
+
+    ``shared`` are decoders of other subjects, for a subject who took no part in their fit.
+    """
 
     trials: Path
     features: Path
     test_features: Path
+    shared: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -105,7 +119,10 @@ def run(
         n_permutations=config.n_permutations,
         random_state=config.random_state or 0,
     )
-    rows = _Study(inputs, config, drawing, device).rows()
+    study = _Study(inputs, config, drawing, device)
+    rows = study.rows()
+    for path in inputs.shared:
+        rows += study.adapted(path)
     more = ("analysis", "amount", "minutes", "n_trials", "n_stimuli", "note")
     write_tsv(outputs.table, rows, [*COLUMNS, *more])
 
@@ -156,6 +173,45 @@ def n_trials_of(amount: str, n_trials: int, minutes: np.ndarray | None) -> int |
     return n if n <= n_trials else None
 
 
+@dataclass(frozen=True)
+class _Adapted:
+    """A decoder of several subjects, asked for one of them."""
+
+    decoder: Any
+    subject: str
+
+    def predict(self, patterns: np.ndarray) -> dict[str, np.ndarray]:
+        found: dict[str, np.ndarray] = self.decoder.predict(patterns, self.subject)
+        return found
+
+    def scores(self, patterns: np.ndarray, gallery: dict[str, np.ndarray]) -> np.ndarray:
+        return np.asarray(self.decoder.scores(patterns, gallery, self.subject))
+
+
+@dataclass(frozen=True)
+class _Unadapted:
+    """A decoder of several subjects, asked for a new one as if it were each of them; the mean."""
+
+    decoder: Any
+    subjects: list[str]
+    mean: np.ndarray  # (n_values,), of the new subject's training responses
+    deviation: np.ndarray
+
+    def _as(self, patterns: np.ndarray, subject: str) -> np.ndarray:
+        state = self.decoder.state(subject)
+        standard = (patterns - self.mean) / np.where(self.deviation > 0, self.deviation, 1)
+        moved = standard * state[f"unit_scale/{subject}"] + state[f"unit_mean/{subject}"]
+        return np.asarray(moved, np.float32)
+
+    def predict(self, patterns: np.ndarray) -> dict[str, np.ndarray]:
+        each = [self.decoder.predict(self._as(patterns, one), one) for one in self.subjects]
+        return {block: np.mean([one[block] for one in each], axis=0) for block in each[0]}
+
+    def scores(self, patterns: np.ndarray, gallery: dict[str, np.ndarray]) -> np.ndarray:
+        each = [self.decoder.scores(self._as(patterns, s), gallery, s) for s in self.subjects]
+        return np.asarray(np.mean(each, axis=0))
+
+
 class _Study:
     """The trials of one subject in the order of recording, and the pictures to tell apart."""
 
@@ -201,14 +257,7 @@ class _Study:
         rows: list[dict[str, Any]] = []
         with open_reader(self.inputs.trials) as reader:
             times = reader.window(self.config.tmin_s, self.config.tmax_s)
-            pieces = [
-                reader.read(self.test[start : start + N_TRIALS_BATCH], times=times)
-                for start in range(0, len(self.test), N_TRIALS_BATCH)
-            ]
-            flat = np.concatenate([piece.reshape(len(piece), -1) for piece in pieces])
-            self.average, shown, _ = average_repeats(flat, self.stimulus[self.test])
-            place = {name: row for row, name in enumerate(self.gallery_names)}
-            self.index = np.array([place[name] for name in shown])
+            self.average = self._average(reader, times)
             for name, settings in self.config.decoders.items():
                 for amount in self.config.amounts:
                     rows += self._fit(name, settings, amount, reader, times)
@@ -218,27 +267,83 @@ class _Study:
         self, name: str, settings: Any, amount: str, reader: Any, times: slice
     ) -> list[dict[str, Any]]:
         """Fit one decoder on one amount and score it; a row that says why where it cannot be."""
+        told, kept = self._first(amount)
+        told["analysis"] = "own data"
+        if told.get("note"):
+            return [self._identity(name) | told]
+        fitted, extra = self._fitted(settings, kept, self.stimulus[kept], reader, times)
+        return [row | told for row in self._score(name, fitted, self.average, self.gallery, extra)]
+
+    def _first(self, amount: str) -> tuple[dict[str, Any], np.ndarray]:
+        """Return what an amount is, with a note where it cannot be fitted on, and its trials."""
         n = n_trials_of(amount, len(self.train), self.minutes)
-        told: dict[str, Any] = {"analysis": "own data", "amount": amount, "n_trials": n}
-        identity = {
-            "subject": self.subject,
-            "label": camel_case(name, "learning"),
-            "decoder": name,
-        }
+        told: dict[str, Any] = {"amount": amount, "n_trials": n}
         if n is None:
-            why = "the recording is shorter"
+            told["note"] = "the recording is shorter"
             if self.minutes is None and amount.endswith(("min", "h")):
-                why = "onsets are unknown, so minutes are"
-            return [identity | told | {"note": why}]
+                told["note"] = "onsets are unknown, so minutes are"
+            return told, self.train[:0]
         kept = self.train[:n]
-        stimuli = self.stimulus[kept]
-        told["n_stimuli"] = len(np.unique(stimuli))
+        told["n_stimuli"] = len(np.unique(self.stimulus[kept]))
         told["minutes"] = None if self.minutes is None or not n else round(self.minutes[n - 1], 2)
         if told["n_stimuli"] < N_STIMULI_MIN:
-            note = f"fewer than {N_STIMULI_MIN} different pictures"
-            return [identity | told | {"note": note}]
-        fitted, extra = self._fitted(settings, kept, stimuli, reader, times)
-        return [row | told for row in self._score(name, fitted, extra)]
+            told["note"] = f"fewer than {N_STIMULI_MIN} different pictures"
+        return told, kept
+
+    def _identity(self, name: str) -> dict[str, Any]:
+        label = camel_case(name, "learning")
+        return {"subject": self.subject, "label": label, "decoder": name}
+
+    def adapted(self, path: Path) -> list[dict[str, Any]]:
+        """Adapt a decoder of other subjects to this one, on every amount; ask it before that, too."""
+        arrays, card = load_weights(path)
+        settings = SHARED_DECODERS.settings(card["settings"]["kind"])(**card["settings"])
+        name, (tmin_s, tmax_s) = card["decoder"], card["window_s"]
+        new = SHARED_DECODERS.get(settings.kind).from_state
+        held_out = set(self.stimulus[self.test])
+        check_fit({one for seen in card["fitted_on"].values() for one in seen}, held_out)
+        if len(held_out) < 2:
+            return []
+        _, gallery = read_blocks(self.inputs.test_features)  # it compares by blocks of its own
+        rows: list[dict[str, Any]] = []
+        with ExitStack() as stack:
+            data, _ = subject_data(self.inputs.trials, self.inputs.features, tmin_s, tmax_s, stack)
+            reader = stack.enter_context(open_reader(self.inputs.trials))
+            average = self._average(reader, reader.window(tmin_s, tmax_s))
+            told = {"analysis": "zero-shot", "amount": "0 trials", "n_trials": 0, "n_stimuli": 0}
+            own = unit_names(self.inputs.trials)
+            alike = [label for label, units in card["units"].items() if units and units == own]
+            if alike:
+                before = _Unadapted(new(settings, arrays), alike, *moments(data.responses))
+                rows += [row | told for row in self._score(name, before, average, gallery)]
+            else:
+                told["note"] = "units are not those of the subjects of the fit"
+                rows.append(self._identity(name) | told)
+            place = np.flatnonzero(reader.split == "train")
+            for amount in self.config.amounts:
+                told, kept = self._first(amount)
+                told["analysis"] = "adapted"
+                if told.get("note"):
+                    rows.append(self._identity(name) | told)
+                    continue
+                few = data.only(np.searchsorted(place, kept))
+                decoder = new(settings, arrays)
+                decoder.adapt(self.subject, few, held_out, device=self.device)
+                after = _Adapted(decoder, self.subject)
+                rows += [row | told for row in self._score(name, after, average, gallery)]
+        return rows
+
+    def _average(self, reader: Any, times: slice) -> np.ndarray:
+        """Mean response to each test picture, in the order of `index`, (n_pictures, n_values)."""
+        pieces = [
+            reader.read(self.test[start : start + N_TRIALS_BATCH], times=times)
+            for start in range(0, len(self.test), N_TRIALS_BATCH)
+        ]
+        flat = np.concatenate([piece.reshape(len(piece), -1) for piece in pieces])
+        average, shown, _ = average_repeats(flat, self.stimulus[self.test])
+        place = {name: row for row, name in enumerate(self.gallery_names)}
+        self.index = np.array([place[name] for name in shown])
+        return average
 
     def _fitted(
         self, settings: Any, kept: np.ndarray, stimuli: np.ndarray, reader: Any, times: slice
@@ -261,20 +366,28 @@ class _Study:
         decoder.fit(flat, features, stimuli, held_out)
         return decoder, {}
 
-    def _score(self, name: str, fitted: Any, extra: dict[str, Any]) -> list[dict[str, Any]]:
+    def _score(
+        self,
+        name: str,
+        fitted: Any,
+        average: np.ndarray,
+        gallery: dict[str, np.ndarray],
+        extra: dict[str, Any] | None = None,
+    ) -> list[dict[str, Any]]:
         from afterimage.evaluation.scores import prediction_rows
 
-        predicted = fitted.predict(self.average, **extra)[self.block]
+        extra = extra or {}
+        predicted = fitted.predict(average, **extra)[self.block]
         means = {self.block: self.features[self.block].mean(axis=0)}
         rows: list[dict[str, Any]] = prediction_rows(
             {self.block: predicted},
-            {self.block: self.gallery[self.block]},
+            {self.block: gallery[self.block]},
             subject=self.subject,
             label=camel_case(name, "learning"),
             decoder=name,
             index=self.index,
             training_means=means,
-            score_matrix=fitted.scores(self.average, self.gallery, **extra),
+            score_matrix=fitted.scores(average, gallery, **extra),
             resampling=replace(self.drawing),
         ).rows
         return rows

@@ -49,6 +49,12 @@ def subject_data(
     return data, np.unique(reader.stimulus[reader.split == "test"])
 
 
+def unit_names(trials: Path) -> list[str]:
+    """Names of a subject's units (channels, parcels), which other people may have; empty of voxels."""
+    with open_dataset(trials) as dataset:
+        return dataset["name"].values.astype(str).tolist() if "name" in dataset.variables else []
+
+
 def open_decoder(model: Path) -> tuple[Any, dict[str, Any]]:
     """Return a fitted decoder and its card, whichever stage wrote it."""
     arrays, card = load_weights(model, mapped=True)

@@ -24,9 +24,9 @@ from afterimage.io.tables import read_tsv
 from afterimage.io.weights import save_weights
 from afterimage.settings import StageConfig
 from afterimage.stages.runner import record_skipped
-from afterimage.stages.shared_decoders import plain, subject_data
+from afterimage.stages.shared_decoders import plain, subject_data, unit_names
 
-VERSION = 1
+VERSION = 2
 CITES = ("scotti2024", "wang2024")
 
 if TYPE_CHECKING:
@@ -106,6 +106,11 @@ def run(
             "window_s": [config.tmin_s, config.tmax_s],
             "n_training_trials": {k: len(data.stimuli) for k, data in subjects.items()},
             "fitted_on": {k: sorted(set(data.stimuli.tolist())) for k, data in subjects.items()},
+            "units": {
+                label: unit_names(path)
+                for path in inputs.trials
+                if (label := unit_of(path).removeprefix("sub-")) in subjects
+            },
             "left_out": [str(error) for error in skipped],
             "cross_validation": plain(decoder.cross_validation_),
         },
