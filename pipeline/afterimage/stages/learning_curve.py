@@ -299,7 +299,7 @@ class _Study:
         arrays, card = load_weights(path)
         settings = SHARED_DECODERS.settings(card["settings"]["kind"])(**card["settings"])
         name, (tmin_s, tmax_s) = card["decoder"], card["window_s"]
-        new = SHARED_DECODERS.get(settings.kind).from_state
+        new = SHARED_DECODERS.get(card["settings"]["kind"]).from_state
         held_out = set(self.stimulus[self.test])
         check_fit({one for seen in card["fitted_on"].values() for one in seen}, held_out)
         if len(held_out) < 2:
