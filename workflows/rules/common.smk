@@ -550,10 +550,12 @@ def told_apart(subject):
 
 
 def timed(subject):
-    """Return scores over time and over the amount of data of one subject; none without pictures."""
+    """Return scores over time, amounts of data and regions of a subject; none without pictures."""
     tables = ["sub-{s}/evaluation/sub-{s}_time.tsv"]
     if SETTINGS.learning_curve.enabled:
         tables.append("sub-{s}/evaluation/sub-{s}_learning.tsv")
+    if SETTINGS.ablate_regions.enabled and subject not in RECORDED:
+        tables.append("sub-{s}/evaluation/sub-{s}_regions.tsv")
     return collect(tables, s=[s for s in [subject] if s in PICTURED])
 
 

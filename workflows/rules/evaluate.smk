@@ -65,6 +65,25 @@ rule learning_curve:
         stage_command("learning_curve")
 
 
+rule ablate_regions:
+    """Score the decoders without, and with only, each network of the cortex."""
+    input:
+        models=decoded("sub-{s}/decoding/sub-{s}_desc-{d}_model.safetensors"),
+        trials=lambda wildcards: trials_for("train_decoder", wildcards.subject),
+        features="sub-{subject}/features/sub-{subject}_split-train_features.nc",
+        test_features="sub-{subject}/features/sub-{subject}_split-test_features.nc",
+    output:
+        table="sub-{subject}/evaluation/sub-{subject}_regions.tsv",
+    log:
+        "logs/ablate_regions/sub-{subject}.log",
+    resources:
+        mem_mb=8000,
+    params:
+        stage=stage_params("ablate_regions"),
+    shell:
+        stage_command("ablate_regions")
+
+
 rule evaluate_subjects:
     """Score what other people's brains tell of each subject, and a few trials of its own."""
     input:

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from afterimage.settings import Settings
+from afterimage.stages.ablate_regions import Config as AblateRegions
 from afterimage.stages.apply_shared_decoder import Config as ApplySharedDecoder
 from afterimage.stages.caption import Config as Caption
 from afterimage.stages.clean_bold import Config as CleanBold
@@ -97,6 +98,7 @@ class Config(Settings):
     evaluate: Evaluate = Evaluate()
     evaluate_time: EvaluateTime = EvaluateTime()
     learning_curve: LearningCurve = LearningCurve()
+    ablate_regions: AblateRegions = AblateRegions()
     evaluate_subjects: EvaluateSubjects = EvaluateSubjects()
     evaluate_connectivity: EvaluateConnectivity = EvaluateConnectivity()
     pretrain_series: PretrainSeries = PretrainSeries()

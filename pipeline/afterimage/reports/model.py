@@ -237,6 +237,8 @@ class SubjectReport:
         Decoding over time and over repetitions.
     learning : sequence of Row
         Scores over the amount of training data.
+    ablation : sequence of Row
+        Scores without single networks of the cortex, and with them alone.
     conditions : sequence of ConditionScore
         Decoding of conditions rather than pictures.
     condition_notes : sequence of str
@@ -294,6 +296,7 @@ class SubjectReport:
     recordings: Recordings | None = None
     timing: TimeResolved | None = None
     learning: Sequence[Row] = ()
+    ablation: Sequence[Row] = ()
     conditions: Sequence[ConditionScore] = ()
     condition_notes: Sequence[str] = ()
     responses: Responses | None = None

@@ -12,6 +12,7 @@ from afterimage import __version__
 from afterimage.io.tables import Row, read_json, read_tsv
 from afterimage.reports.provenance import StageError, StageRun
 from afterimage.stages import (
+    ablate_regions,
     apply_shared_decoder,
     caption,
     clean_bold,
@@ -71,6 +72,7 @@ VOXEL_GRAPHS: tuple[Link, ...] = (("map_graphs", map_graphs, "connectivity/{s}_g
 #: What follows EEG and MEG where there are pictures, and where there are none.
 TIMED: tuple[Link, ...] = (("evaluate_time", evaluate_time, "evaluation/{s}_time.json"),)
 LEARNING: tuple[Link, ...] = (("learning_curve", learning_curve, "evaluation/{s}_learning.tsv"),)
+ABLATED: tuple[Link, ...] = (("ablate_regions", ablate_regions, "evaluation/{s}_regions.tsv"),)
 CONDITIONS: tuple[Link, ...] = (
     ("decode_conditions", decode_conditions, "decoding/{s}_conditions.json"),
 )
@@ -155,10 +157,10 @@ def chain(folder: Path, rows: Sequence[Row], sections: dict[str, Any]) -> list[L
     links = [*first, *(PICTURED if has_pictures(rows) else ())]
     told = any(folder.glob("decoding/*_conditions.tsv"))
     links += TIMED if recorded and trials and has_pictures(rows) else ()
-    links += LEARNING if has_pictures(rows) else ()
+    links += [*LEARNING, *ABLATED] if has_pictures(rows) else ()
     links += CONDITIONS if told or (recorded and trials and not has_pictures(rows)) else ()
     # These run only where they are asked for.
-    optional = ("train_generator", "map_graphs", "learning_curve")
+    optional = ("train_generator", "map_graphs", "learning_curve", "ablate_regions")
     off = [name for name in optional if not sections.get(name, {}).get("enabled")]
     encoders = sections.get("extract_features", {}).get("encoders", {}).values()
     off += [] if any(one.get("kind") == "git" for one in encoders) else ["caption"]

@@ -143,6 +143,7 @@ def read_report(root: Path, subject: str, config: Config) -> model.SubjectReport
     bids_dir = dataset_of(root)
     connectivity = read_connectivity(folder, name)
     learned = folder / "evaluation" / f"{name}_learning.tsv"
+    ablated = folder / "evaluation" / f"{name}_regions.tsv"
     report = model.SubjectReport(
         subject=subject,
         dataset=dataset_name(bids_dir),
@@ -158,6 +159,7 @@ def read_report(root: Path, subject: str, config: Config) -> model.SubjectReport
         recordings=recordings,
         timing=read_timing(folder / "evaluation" / f"{name}_time.nc"),
         learning=read_tsv(learned) if learned.is_file() else [],
+        ablation=read_tsv(ablated) if ablated.is_file() else [],
         conditions=read_conditions(folder / "decoding" / f"{name}_conditions.tsv"),
         condition_notes=read_condition_notes(folder / "decoding" / f"{name}_conditions.tsv"),
         responses=read_responses(folder / f"{name}_trials.nc", quality),

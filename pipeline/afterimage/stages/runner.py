@@ -60,6 +60,7 @@ STAGES = (
     "evaluate",
     "evaluate_time",
     "learning_curve",
+    "ablate_regions",
     "evaluate_subjects",
     "evaluate_connectivity",
     "pretrain_series",

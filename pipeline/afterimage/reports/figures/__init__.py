@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from afterimage.reports.figures import (
+    ablation,
     connectivity,
     decoding,
     dots,
@@ -66,6 +67,7 @@ SUBJECT_FIGURES: Mapping[str, Callable[[SubjectReport], list[Panel]]] = {
     "time_generalisation": time_resolved.generalisation_panels,
     "time_repetitions": time_resolved.repetition_panels,
     "learning_curve": learning.learning_panels,
+    "ablation": ablation.ablation_panels,
     "condition_scores": time_resolved.condition_panels,
     "scores": dots.score_panels,
     "agreement": dots.agreement_panels,
