@@ -16,8 +16,10 @@ from afterimage.evaluation.subject_protocols import COLUMNS
 from afterimage.io.tables import write_tsv
 from afterimage.reports import comparison
 from afterimage.reports.assemble import assemble_group
+from afterimage.reports.figures.group import caption_panels, subject_panels
 from afterimage.reports.figures.style import LIGHT
 from afterimage.reports.figures.subjects import ladder_panels
+from afterimage.reports.model import GroupReport
 from afterimage.stages import report_group
 
 example = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "report_example.py")))
@@ -133,3 +135,22 @@ def test_the_stage_reads_what_the_comparison_wrote(tmp_path: Path) -> None:
     for text in ("sub-03 is not compared", "one note", "2 people on 63 common units"):
         assert text in page
     assert "adapted to 256 own trials" in page
+
+
+def test_captions_have_panels_and_predictions_alone_have_none() -> None:
+    shared = {"decoder": "ridge", "protocol": "afterimage-1; captions"}
+    rows = [
+        {"subject": s, "label": label, "role": role, "metric": name, "value": value, **shared}
+        for s, value in (("01", "0.9"), ("02", "0.8"))
+        for label, role, name in (
+            ("ridgeGitCaption", "caption", "named_colour"),
+            ("ridgeShuffledBrainGitCaption", "caption_audit", "named_colour"),
+            ("ridge", "reconstruction", "pixcorr"),
+            ("ridge", "prediction", "twoway_clip"),
+        )
+    ]
+    report = GroupReport(subjects=[], metrics=rows)
+    (panel,) = caption_panels(report)
+    assert panel.title == "Colour named right"
+    assert panel.alt.count("85.0 %") == 2
+    assert [one.title for one in subject_panels(report)] == ["Pixel correlation"]

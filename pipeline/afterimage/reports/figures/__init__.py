@@ -77,6 +77,7 @@ SUBJECT_FIGURES: Mapping[str, Callable[[SubjectReport], list[Panel]]] = {
 GROUP_FIGURES: Mapping[str, Callable[[GroupReport], list[Panel]]] = {
     "group_conditions": time_resolved.condition_panels,
     "group_scores": group.subject_panels,
+    "group_captions": group.caption_panels,
     "group_subjects": subjects.ladder_panels,
     "group_similarity": connectivity.similarity_panels,
     "group_matrices": connectivity.matrix_panels,

@@ -22,6 +22,13 @@ from afterimage.reports.model import GroupReport, Row
 from afterimage.reports.page import Panel
 
 MAX_DOTS = 60
+CAPTION_METRICS = ("named_", "meteor_")
+CAPTION_KINDS = {
+    "caption": "real",
+    "caption_baseline": "baseline",
+    "caption_audit": "baseline",
+    "caption_ceiling": "ceiling",
+}
 
 
 def draw_subjects(
@@ -69,9 +76,22 @@ def subject_panels(report: GroupReport) -> list[Panel]:
     panels = []
     decoders = decoders_of(report.metrics)
     for name in main_metrics(str(row["metric"]) for row in reconstructions):
-        parts = _by_size(row for row in report.metrics if row.get("metric") == name)
+        drawn = (row for row in report.metrics if row.get("role") in set(ROLES) - {"prediction"})
+        parts = _by_size(row for row in drawn if row.get("metric") == name)
         for size, rows in parts.items():
             panels.append(_one_panel(name, rows, decoders, size if len(parts) > 1 else ""))
+    return panels
+
+
+def caption_panels(report: GroupReport) -> list[Panel]:
+    """One panel a metric of captions: all subjects and their mean for each label."""
+    captions = [row for row in report.metrics if row.get("role") in CAPTION_KINDS]
+    decoders = decoders_of(report.metrics)
+    panels = []
+    for name in dict.fromkeys(str(row["metric"]) for row in captions):
+        if name.startswith(CAPTION_METRICS):
+            rows = [row for row in captions if row["metric"] == name]
+            panels.append(_one_panel(name, rows, decoders, "", kinds=CAPTION_KINDS))
     return panels
 
 
@@ -89,20 +109,27 @@ def _by_size(rows: Iterable[Row]) -> dict[str, list[Row]]:
     return parts
 
 
-def _one_panel(name: str, rows: Sequence[Row], decoders: Sequence[str], told: str) -> Panel:
+def _one_panel(
+    name: str,
+    rows: Sequence[Row],
+    decoders: Sequence[str],
+    told: str,
+    *,
+    kinds: Mapping[str, str] = ROLES,
+) -> Panel:
     collected: dict[str, list[float]] = {}
-    kinds: dict[str, str] = {}
+    kind_of: dict[str, str] = {}
     chances: list[float] = []
     for row in rows:
-        kind, value = ROLES.get(str(row.get("role"))), as_number(row.get("value"))
-        if kind is None or value is None or row.get("role") == "prediction":
+        kind, value = kinds.get(str(row.get("role"))), as_number(row.get("value"))
+        if kind is None or value is None:
             continue
         collected.setdefault(str(row.get("label")), []).append(value)
-        kinds[str(row.get("label"))] = kind
+        kind_of[str(row.get("label"))] = kind
         chance = as_number(row.get("chance"))
-        if chance is not None and row.get("role") == "reconstruction":
+        if chance is not None and kind == "real":
             chances.append(chance)
-    return _panel(name, collected, kinds, chances, decoders, told)
+    return _panel(name, collected, kind_of, chances, decoders, told)
 
 
 def _panel(
