@@ -202,6 +202,20 @@ def read_blocks(
         return np.asarray(dataset["stimulus"].values).astype(str), blocks
 
 
+def block_means(path: Path) -> dict[str, np.ndarray]:
+    """Return the mean over stimuli of every block, (n_features,) each, read some columns at a time."""
+    means = {}
+    with open_blocks(path) as blocks:
+        for name, block in blocks.items():
+            n_columns = block.shape[1]
+            pieces = [
+                block.columns(slice(start, min(start + N_CHUNK_COLUMNS, n_columns))).mean(axis=0)
+                for start in range(0, n_columns, N_CHUNK_COLUMNS)
+            ]
+            means[name] = np.concatenate(pieces)
+    return means
+
+
 def block_shapes(path: Path, group: str = "") -> dict[str, tuple[int, ...]]:
     """Return the shape of one row of every block in a file of `BlockWriter`."""
     with open_dataset(path, group or None) as dataset:

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from afterimage.bids.names import entity, unit_of
 from afterimage.evaluation.metrics import PROTOCOL, family_of
-from afterimage.io.arrays import open_dataset, read_blocks
+from afterimage.io.arrays import block_means, open_dataset, read_blocks
 from afterimage.io.atomic import write_json
 from afterimage.io.images import read_image
 from afterimage.io.tables import read_tsv, write_tsv
@@ -142,9 +142,11 @@ def run(
     files = {row["stimulus_id"]: row["file"] for row in split}
     if len(test_ids):
         pictures = [read_image(folder / files[name]) for name in test_ids]
-        train_ids, train_blocks = read_blocks(inputs.features)
+        # Token grids of thousands of pictures are gigabytes, and nothing here needs them whole.
+        needed = dict.fromkeys([config.encoders[0], *agreement_blocks(config)])
+        train_ids, train_blocks = read_blocks(inputs.features, names=needed)
         judge = Judge(inputs, config, pictures, test_ids, test_blocks, device)
-        predicted = _predictions(inputs, test_ids, test_blocks, train_blocks, judge, resampling)
+        predicted = _predictions(inputs, test_ids, test_blocks, judge, resampling)
         rows += predicted.rows
         training = [shrink(read_image(folder / files[name])) for name in train_ids]
         baselines, oracle = judge.baselines(train_ids, train_blocks, training)
@@ -283,7 +285,6 @@ def _predictions(
     inputs: Inputs,
     test_ids: np.ndarray,
     test_blocks: dict[str, np.ndarray],
-    train_blocks: dict[str, np.ndarray],
     judge: Judge,
     resampling: Resampling,
 ) -> Scores:
@@ -291,7 +292,7 @@ def _predictions(
     from afterimage.evaluation.measures import Scores
     from afterimage.evaluation.scores import prediction_rows
 
-    found = Scores()
+    found, means = Scores(), block_means(inputs.features)
     for model, predictions in zip(inputs.models, inputs.predictions, strict=True):
         decoder = entity(predictions, "desc")
         ids, predicted = read_blocks(predictions, "brain")
@@ -306,7 +307,7 @@ def _predictions(
             subject=judge.subject,
             label=decoder,
             decoder=decoder,
-            training_means={name: values.mean(axis=0) for name, values in train_blocks.items()},
+            training_means=means,
             score_matrix=scores,
             how=("transductive",) if is_transductive(card) else (),
             resampling=resampling,
