@@ -354,7 +354,7 @@ def _serve(arguments: list[str]) -> int:
         prog="afterimage serve",
         description="Wait for the jobs of a run, with libraries loaded (each run starts this itself).",
     )
-    parser.add_argument("address", help="path of the socket to make")
+    parser.add_argument("address", help="name of the socket to make")
     from afterimage.warm import serve
 
     serve(parser.parse_args(arguments).address, main)

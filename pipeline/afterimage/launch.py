@@ -28,7 +28,7 @@ from afterimage.bids.recordings import mixed_modalities
 from afterimage.config.load import load_config
 from afterimage.config.template import visible
 from afterimage.errors import AfterimageError, ConfigError, InputError, UsageError, disk_full
-from afterimage.io.atomic import write_text_if_changed
+from afterimage.io.atomic import remove_leftovers, write_text_if_changed
 from afterimage.io.tables import Row
 from afterimage.record import error_records, finish_run, reset_errors, write_reports
 from afterimage.resources import resource_root
@@ -85,6 +85,7 @@ def simulate_study(dataset: Path, stages: Sequence[str], threads: int) -> None:
     threads : int
         Processor cores to use.
     """
+    remove_leftovers(dataset)
     for stage in stages:
         output, file = SIMULATIONS[stage]
         config = stage_module(stage).Config().model_dump(mode="json")

@@ -16,7 +16,7 @@ import yaml
 from afterimage import __version__
 from afterimage.bids.description import describe_derivatives
 from afterimage.bids.index import read_units
-from afterimage.io.atomic import write_json, write_text
+from afterimage.io.atomic import remove_leftovers, write_json, write_text
 from afterimage.settings import StageConfig
 from afterimage.stages.runner import stage_module
 
@@ -40,11 +40,7 @@ def start_run(
         Labels of the subjects that this run is about.
     """
     describe_derivatives(root, bids_dir)
-    for leftover in root.rglob(".writing-*"):
-        if leftover.is_dir():
-            shutil.rmtree(leftover, ignore_errors=True)
-        else:
-            leftover.unlink(missing_ok=True)
+    remove_leftovers(root)
     reset_errors(root, subjects)
     folder = root / "logs" / run_id
     write_text(folder / "config.yaml", yaml.safe_dump(settings, sort_keys=False))

@@ -9,6 +9,7 @@ and ``note`` where an amount could not be scored. Trials are taken in the order 
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from afterimage.io.arrays import block_shapes, read_blocks
 from afterimage.io.tables import write_tsv
 from afterimage.io.trials import average_repeats, open_reader, open_trials, read_layout
 from afterimage.settings import StageConfig
+from afterimage.stages.checkpoints import checkpoint_folder
 
 if TYPE_CHECKING:
     from afterimage.evaluation.scores import Resampling
@@ -105,9 +107,11 @@ def run(
         n_permutations=config.n_permutations,
         random_state=config.random_state or 0,
     )
-    rows = _Study(inputs, config, drawing, device).rows()
+    work = checkpoint_folder("learning_curve", VERSION, config, inputs, outputs.table)
+    rows = _Study(inputs, config, drawing, device, work).rows()
     more = ("analysis", "amount", "minutes", "n_trials", "n_stimuli", "note")
     write_tsv(outputs.table, rows, [*COLUMNS, *more])
+    shutil.rmtree(work.parent, ignore_errors=True)
 
 
 def minutes_recorded(
@@ -159,8 +163,11 @@ def n_trials_of(amount: str, n_trials: int, minutes: np.ndarray | None) -> int |
 class _Study:
     """The trials of one subject in the order of recording, and the pictures to tell apart."""
 
-    def __init__(self, inputs: Inputs, config: Config, drawing: Resampling, device: str) -> None:
+    def __init__(
+        self, inputs: Inputs, config: Config, drawing: Resampling, device: str, work: Path
+    ) -> None:
         self.inputs, self.config, self.drawing, self.device = inputs, config, drawing, device
+        self.work = work
         self.subject = unit_of(inputs.trials).removeprefix("sub-")
         there = sorted(block_shapes(inputs.features))
         wanted = {*config.blocks, *([config.block] if config.block else [])}
@@ -237,12 +244,14 @@ class _Study:
         if told["n_stimuli"] < N_STIMULI_MIN:
             note = f"fewer than {N_STIMULI_MIN} different pictures"
             return [identity | told | {"note": note}]
-        fitted, extra = self._fitted(settings, kept, stimuli, reader, times)
+        work = self.work / f"{camel_case(name)}-{n}"
+        fitted, extra = self._fitted(settings, kept, stimuli, reader, times, work)
         return [row | told for row in self._score(name, fitted, extra)]
 
     def _fitted(
-        self, settings: Any, kept: np.ndarray, stimuli: np.ndarray, reader: Any, times: slice
-    ) -> tuple[Any, dict[str, Any]]:
+        self, settings: Any, kept: np.ndarray, stimuli: np.ndarray, reader: Any, times: slice,
+        work: Path,
+    ) -> tuple[Any, dict[str, Any]]:  # fmt: skip
         settings = settings.model_copy(update={"random_state": self.drawing.random_state})
         decoder = DECODERS.get(settings.kind)(settings)
         place = {name: row for row, name in enumerate(self.names)}
@@ -254,7 +263,10 @@ class _Study:
             )
             streams = {block: Rows(values, order) for block, values in self.features.items()}
             responses = TrialRows(reader, kept, times)
-            decoder.fit(responses, streams, stimuli, held_out, layout=layout, device=self.device)
+            decoder.fit(
+                responses, streams, stimuli, held_out, layout=layout, device=self.device,
+                checkpoint_folder=work,
+            )  # fmt: skip
             return decoder, {"layout": layout}
         flat = reader.read(kept, times=times).reshape(len(kept), -1)
         features = {block: values[order] for block, values in self.features.items()}

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from afterimage.io.atomic import atomic_path, write_json, write_text
 from afterimage.io.images import write_png
 from afterimage.io.nifti import write_nifti
-from afterimage.io.tables import write_tsv
+from afterimage.io.tables import read_json, write_tsv
 from afterimage.settings import StageConfig
 
 if TYPE_CHECKING:
@@ -108,14 +108,20 @@ class Outputs:
 def run(
     inputs: Inputs, outputs: Outputs, config: Config, *, threads: int = 1, device: str = "cpu"
 ) -> None:
-    """Draw pictures, scan every subject, write raw BIDS with the truth in ``derivatives/``."""
+    """Draw pictures, scan every subject, write raw BIDS with the truth in ``derivatives/``.
+
+    A simulation that was interrupted goes on with the runs that are not there yet.
+    """
     from threadpoolctl import threadpool_limits
 
     from afterimage.simulate.stimuli import draw_stimuli
 
     folder = outputs.description.parent
-    _clear(outputs.description)
+    begun = folder / "derivatives" / "simulation" / ".begun-simulate_bold.json"
+    if not goes_on(begun, VERSION, config):
+        _clear(outputs.description)
     _describe_derivatives(folder / "derivatives")
+    write_json(begun, told(VERSION, config))
     n_pictures = config.n_training_images + config.n_test_images
     images, attributes, captions = draw_stimuli(n_pictures, config.random_state)
     names = write_stimuli(
@@ -149,6 +155,17 @@ def run(
             "Simulation": config.model_dump(mode="json"),
         },
     )
+    begun.unlink()
+
+
+def told(version: int, config: StageConfig) -> dict[str, Any]:
+    """Return what an interrupted simulation must have in common with one that takes it up."""
+    return {"Version": version, "Simulation": config.model_dump(mode="json")}
+
+
+def goes_on(begun: Path, version: int, config: StageConfig) -> bool:
+    """Whether a simulation of just these settings was begun here and not ended."""
+    return begun.is_file() and read_json(begun) == told(version, config)
 
 
 def _draw_subject(
@@ -229,6 +246,8 @@ def _write_scans(
 
     def scan(number: int) -> None:
         stem = _stem(folder, label, subject.runs[number])
+        if Path(f"{stem}_events.tsv").is_file():  # it is written last
+            return
         series = simulate_run(subject, number)
         write_nifti(Path(f"{stem}_bold.nii.gz"), series, subject.head.affine, config.t_r_s)
         _write_events(Path(f"{stem}_events.tsv"), subject.runs[number], names, attributes, config)
