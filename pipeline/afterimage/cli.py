@@ -279,6 +279,7 @@ def _record(arguments: list[str]) -> int:
     parser.add_argument("--bids-dir", type=Path, required=True)
     parser.add_argument("--run-id", default="plain")
     parser.add_argument("--settings", default="{}", help="effective configuration as JSON")
+    parser.add_argument("--jobs", default="{}", help="jobs of each rule, all and started, as JSON")
     parser.add_argument("--subjects", nargs="*", default=[], help="labels of the run's subjects")
     options = parser.parse_args(arguments)
     from afterimage.record import finish_run, start_run
@@ -286,7 +287,8 @@ def _record(arguments: list[str]) -> int:
     root = options.output_dir.resolve()
     if options.event == "start":
         settings = json.loads(options.settings)
-        start_run(root, options.bids_dir, options.run_id, settings, options.subjects)
+        jobs = json.loads(options.jobs)
+        start_run(root, options.bids_dir, options.run_id, settings, options.subjects, jobs)
     else:
         finish_run(root, failed=options.event == "failure")
     return 0

@@ -40,6 +40,8 @@ _RULE = re.compile(r"^(?:local)?rule (\w+):")
 _TOTAL = re.compile(r"^total\s+(\d+)")
 
 
+#: Rules that run a stage once more, over all subjects, and the stage.
+OVER_SUBJECTS = {"decode_group_conditions": "decode_conditions"}
 #: A dry run of more subjects than this is done in parts, side by side.
 SUBJECTS_A_DRY_RUN = 200
 
@@ -365,20 +367,53 @@ def _summarise(
         if "LockException" in text or "cannot be locked" in text:
             hint = "another run may be active; if none is, add: -- --unlock  and run again"
         raise AfterimageError("the workflow did not run", where=str(log), fix=hint)
-    print(f"\n{'stage':<22}{'run':>6}{'failed':>8}" + f"{'left out':>10}" * bool(skipped))
-    for stage in STAGES:
-        n_run = counts[f"started {stage}"]
-        if n_run or failed[stage]:
-            left_out = f"{skipped[stage]:>10}" * bool(skipped)
-            print(f"{stage:<22}{n_run - failed[stage]:>6}{failed[stage]:>8}{left_out}")
-    if not counts:
+    if counts:
+        _print_table(log.with_name("jobs.json"), counts, failed, skipped)
+    else:
         finish_run(out, failed=False)  # nothing was started, so the workflow wrote no record
         print("nothing to be done: all results are up to date")
     for record in records:
         print(f"\n{record['unit']}, {record['stage']}:\n{record['message']}", file=sys.stderr)
+        if record["log"]:
+            print(f"  log:      {record['log']}", file=sys.stderr)
     print(f"\n{seconds:.0f} s; log: {log}")
     for name in ("group", *(f"sub-{subject}" for subject in subjects[:10])):
         if (out / f"{name}.html").is_file():
             print(f"report: {(out / f'{name}.html').as_uri()}")
     codes = {record["exit_code"] for record in records}
     return next((known for known in (65, 78) if known in codes), 1 if records else 0)
+
+
+def _print_table(
+    planned: Path, counts: Counter[str], failed: Counter[str], skipped: Counter[str]
+) -> None:
+    """Print of every stage how many jobs were done, were up to date before, failed, or waited.
+
+    What waits comes after something that failed. The jobs of all rules stand in ``planned``, which
+    the workflow writes when it starts.
+    """
+    of_rule = json.loads(planned.read_text(encoding="utf-8")) if planned.is_file() else {}
+    total: Counter[str] = Counter()
+    asked: Counter[str] = Counter()
+    started: Counter[str] = Counter()
+    for rule, (n_jobs, n_asked) in of_rule.items():
+        stage = OVER_SUBJECTS.get(rule, rule)
+        total[stage] += n_jobs
+        asked[stage] += n_asked
+    for event, n in counts.items():
+        rule = event.removeprefix("started ")
+        started[OVER_SUBJECTS.get(rule, rule)] += n
+    columns = {
+        "done": started - failed,
+        "cached": total - asked,
+        "failed": failed,
+        "waiting": asked - started,
+        "left out": skipped,
+    }
+    shown = [
+        name for name, n in columns.items() if n.total() or name in ("done", "cached", "failed")
+    ]
+    print(f"\n{'stage':<22}" + "".join(f"{name:>10}" for name in shown))
+    for stage in STAGES:
+        if total[stage] or started[stage] or failed[stage]:
+            print(f"{stage:<22}" + "".join(f"{columns[name][stage]:>10}" for name in shown))

@@ -18,12 +18,13 @@ from afterimage.bids.description import describe_derivatives
 from afterimage.bids.index import read_units
 from afterimage.io.atomic import remove_leftovers, write_json, write_text
 from afterimage.settings import StageConfig
-from afterimage.stages.runner import stage_module
+from afterimage.stages.runner import job_log, stage_module
 
 
 def start_run(
-    root: Path, bids_dir: Path, run_id: str, settings: dict[str, Any], subjects: list[str]
-) -> None:
+    root: Path, bids_dir: Path, run_id: str, settings: dict[str, Any], subjects: list[str],
+    jobs: dict[str, list[int]],
+) -> None:  # fmt: skip
     """Begin a run: describe the output, sweep up what a killed run left, save config and units.
 
     Parameters
@@ -38,6 +39,8 @@ def start_run(
         The effective configuration.
     subjects : list of str
         Labels of the subjects that this run is about.
+    jobs : dict of list of int
+        Of every rule how many jobs it has, and how many of them are not up to date.
     """
     describe_derivatives(root, bids_dir)
     remove_leftovers(root)
@@ -48,6 +51,7 @@ def start_run(
     units = root / "code" / "units.tsv"
     write_text(folder / "units.tsv", units.read_text(encoding="utf-8"))
     write_json(folder / "environment.json", environment())
+    write_json(folder / "jobs.json", jobs)
 
 
 def reset_errors(root: Path, subjects: list[str]) -> None:
@@ -89,9 +93,9 @@ def environment() -> dict[str, Any]:
 
 
 def error_records(root: Path) -> list[dict[str, Any]]:
-    """Return the errors of the last run, in a fixed order."""
+    """Return the errors of the last run, in a fixed order, each with the log of its job."""
     return [
-        json.loads(path.read_text(encoding="utf-8"))
+        {**json.loads(path.read_text(encoding="utf-8")), "log": job_log(root, path)}
         for path in sorted((root / "logs" / "errors").glob("*.json"))
     ]
 

@@ -109,7 +109,7 @@ def test_a_job_ends_with_the_command_that_asked_for_it(command, tmp_path) -> Non
 
 
 def test_a_kill_leaves_nothing_behind(command, tmp_path, monkeypatch) -> None:
-    run, variables = command
+    _, variables = command
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     before = sorted(tmp_path.iterdir())

@@ -37,6 +37,7 @@ from afterimage.stages import (
     train_decoder,
     train_generator,
 )
+from afterimage.stages.runner import job_log
 
 Link = tuple[str, ModuleType, str]
 #: How responses come about, by where they start: stage, its module, and a file that tells that it
@@ -186,14 +187,9 @@ def stage_errors(root: Path, name: str, rows: Sequence[Row] = ()) -> list[StageE
         if record.get("unit") != name:
             continue
         stage = str(record.get("stage"))
-        # The log of a job is named like its outputs, without their suffix.
-        job = f"{path.stem.removeprefix(f'{stage}_')}_"
-        logs = [
-            log for log in (root / "logs" / stage).rglob("*.log") if job.startswith(f"{log.stem}_")
-        ]
-        logs = sorted(logs, key=lambda log: -len(log.stem))
-        tail = logs[0].read_text(encoding="utf-8", errors="replace")[-4000:] if logs else ""
-        link = logs[0].relative_to(root).as_posix() if logs else ""
+        log = job_log(root, path)
+        tail = log.read_text(encoding="utf-8", errors="replace")[-4000:] if log else ""
+        link = log.relative_to(root).as_posix() if log else ""
         partial = path.stem.endswith("_skipped") or (stage == "index" and usable)
         errors.append(StageError(stage, str(record.get("message")), link, tail, partial))
     return errors

@@ -1,0 +1,185 @@
+"""Fifty kills of the demo at seeded moments: it goes on each time and ends as if nothing had been.
+
+A kill is SIGKILL of every process of the run at once: the command, Snakemake, the warm interpreter,
+its forks and all jobs. After each one, every output that stands there is compared with that of an
+undisturbed run: a file is there whole or not at all. ``AFTERIMAGE_DEMO`` may name the folder of an
+undisturbed demo of this version, which is then not made again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import random
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+N_KILLS = 50
+SEED = 50
+#: Seconds between the start of the command and its end.
+AFTER_S = (2.0, 20.0)
+#: What two undisturbed runs do not share: the folder in which the run was, its time and cost.
+OTHER = re.compile(
+    r"^results/(logs|\.snakemake)/"  # times, run ids, Snakemake's notes
+    r"|^results/code/workflow\.yaml$"  # the absolute path of the dataset
+    r"|^results/group/subjects\.json$"  # seconds that fits took
+    r"|^dataset/(derivatives/simulation/)?logs/"  # seconds that simulating took
+    r"|\.html$"  # seconds, memory, versions and date in the provenance; compared below as text
+)
+#: What the second half of the simulation writes again, so that it is compared in the end only.
+REWRITTEN = re.compile(
+    r"^dataset/(participants\.tsv|derivatives/simulation/(\.bidsignore|sub-\d+/sub-\d+_meeg\.json))$"
+)
+#: What is being written: temporary names, checkpoints, and work that is not the cache of features.
+UNFINISHED = re.compile(r"(^|/)\.(writing|scratch|begun)-|^results/work/(?!features/)")
+
+
+def undisturbed(tools: Any, folder: Path) -> Path:
+    """Return a demo that nobody disturbed."""
+    if known := os.environ.get("AFTERIMAGE_DEMO"):
+        return Path(known)
+    done = subprocess.run(
+        tools.command("demo", folder), env=tools.environment(), capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def kill_after(command: list[str], environment: dict[str, str], after_s: float) -> int | None:
+    """Run a command, kill it and all its descendants; return its exit code if it ended before."""
+    # Words are dropped: a pipe that nobody reads would stop the run.
+    process = subprocess.Popen(
+        command, env=environment, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        return process.wait(timeout=after_s)
+    except subprocess.TimeoutExpired:
+        pass
+    session = process.pid
+    for child in psutil.Process(session).children(recursive=True):
+        with contextlib.suppress(ProcessLookupError):
+            assert os.getsid(child.pid) == session, f"{child} left the session of its run"
+            assert os.getpgid(child.pid) == session, f"{child} left the group of its run"
+    os.killpg(session, signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 10
+    while (left := members(session)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not left, f"processes outlived the kill: {left}"
+    return None
+
+
+def members(session: int) -> list[str]:
+    """Return the living processes of a session."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(" ".join(process.cmdline()))
+        except (OSError, psutil.Error):
+            continue
+    return found
+
+
+class Outputs:
+    """The files of a demo by their digests; those that did not change are not read again."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._known: dict[str, tuple[tuple[int, int], str]] = {}
+
+    def digests(self) -> dict[str, str]:
+        """Return the digest of every file but those that differ between any two runs."""
+        found = {}
+        for path in sorted(self.root.rglob("*")):
+            name = path.relative_to(self.root).as_posix()
+            if not path.is_file() or OTHER.search(name) or UNFINISHED.search(name):
+                continue
+            about = path.stat()
+            stamp = (about.st_mtime_ns, about.st_size)
+            if self._known.get(name, (None, ""))[0] != stamp:
+                self._known[name] = (stamp, digest(path))
+            found[name] = self._known[name][1]
+        return found
+
+    def unfinished(self) -> list[str]:
+        """Return what is left of writing: temporary files, checkpoints, scratch matrices."""
+        files = (path for path in self.root.rglob("*") if path.is_file())
+        names = sorted(path.relative_to(self.root).as_posix() for path in files)
+        return [name for name in names if UNFINISHED.search(name)]
+
+
+def digest(path: Path) -> str:
+    """Return the digest of a file; of FIF files, which tell when they were written, of the data."""
+    if path.suffix != ".fif":
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    import mne
+
+    raw = mne.io.read_raw_fif(path, verbose="error")
+    data = np.ascontiguousarray(raw.get_data())
+    return hashlib.sha256(data.tobytes() + repr(raw.info["ch_names"]).encode()).hexdigest()
+
+
+def page_without_costs(path: Path) -> str:
+    """Return the text of a report without its date, and the time and memory that stages took."""
+    text = path.read_text(encoding="utf-8")
+    text = re.sub(r"\d{4}-\d\d-\d\d( \d\d:\d\d(:\d\d)?)?", "DATE", text)
+    return re.sub(r"\d[\d.,]*\s*(s|min|h|MB|GB)\b", "COST", text)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(4 * 3600)
+def test_fifty_kills(tools: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reference = undisturbed(tools, tmp_path / "undisturbed")
+    expected = Outputs(reference).digests()
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    environment = tools.environment(TMPDIR=str(temporary))
+    draw = random.Random(SEED)
+    kills, demos = 0, 0
+    while kills < N_KILLS:
+        demos += 1
+        out = tmp_path / f"demo{demos}"
+        outputs = Outputs(out)
+        command = tools.command("demo", out)
+        while kills < N_KILLS:
+            after_s = draw.uniform(*AFTER_S)
+            if (code := kill_after(command, environment, after_s)) is not None:
+                assert code == 0, f"run after {kills} kills ended by itself with {code}"
+                break
+            kills += 1
+            there = outputs.digests()
+            wrong = {
+                name for name, value in there.items()
+                if expected.get(name) != value and not REWRITTEN.search(name)
+            }  # fmt: skip
+            with capsys.disabled():
+                print(f"kill {kills} after {after_s:.1f} s: {len(there)} of {len(expected)} files")
+            assert not wrong, f"after kill {kills}: {sorted(wrong)}"
+        else:
+            log = tmp_path / "last.log"
+            with log.open("w") as sink:
+                done = subprocess.run(
+                    command, env=environment, stdout=sink, stderr=subprocess.STDOUT, check=False
+                )
+            assert done.returncode == 0, log.read_text()
+        assert outputs.digests() == expected
+        assert not outputs.unfinished()
+        pages = sorted(path.relative_to(reference) for path in reference.rglob("*.html"))
+        assert pages
+        for page in pages:
+            assert page_without_costs(out / page) == page_without_costs(reference / page), page
+    assert not list(temporary.iterdir()), "the temporary folder is not empty"
+    again = tools.run("demo", out)
+    assert "nothing to be done" in again.stdout
