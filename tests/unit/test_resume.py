@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tests.token_study import files, person, train, written
 from tests.unit import (
     test_evaluate_subjects,
@@ -195,17 +196,20 @@ def of_learning_curve(root: Path) -> Job:
 
 
 JOBS = {
-    "train_tokenizer": of_tokenizer,
     "pretrain_tokens": of_token_model,
-    "probe_tokens": of_token_probes,
     "pretrain_series": of_masked_model,
     "probe_series": of_series_probes,
     "train_decoder": of_decoder,
     "train_shared_decoder": of_shared_decoder,
     "apply_shared_decoder": of_adaptation,
+    "learning_curve": of_learning_curve,
+}
+#: These take more than five seconds each.
+LONG = {
+    "train_tokenizer": of_tokenizer,
+    "probe_tokens": of_token_probes,
     "train_generator": of_generator,
     "evaluate_subjects": of_comparison,
-    "learning_curve": of_learning_curve,
 }
 #: Steps that are made again, beside those not yet made: layers of new subjects, seconds each.
 AGAIN = {"evaluate_subjects": 6 * NETWORK.adaptation_steps}
@@ -228,15 +232,18 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, int]]:
     yield steps
 
 
-@pytest.mark.parametrize("stage", list(JOBS))
+@pytest.mark.parametrize(
+    "stage", [*JOBS, *(pytest.param(stage, marks=pytest.mark.slow) for stage in LONG)]
+)
 def test_it_goes_on_at_the_step_where_it_was_stopped(
     stage: str, tmp_path: Path, counted: dict[str, int]
 ) -> None:
     (tmp_path / "dataset_description.json").write_text("{}")
-    job = JOBS[stage](tmp_path)
+    job = (JOBS | LONG)[stage](tmp_path)
 
     def run(stop: int = -1) -> tuple[int, dict[Path, bytes]]:
         counted.update(begun=0, stop=stop)
+        torch.manual_seed(0)  # a job begins in a fresh process
         if stop < 0:
             job.run()
         else:
