@@ -213,11 +213,16 @@ def write_stimuli(
     captions: Sequence[str],
     n_training: int,
 ) -> list[str]:
-    """Write the pictures, those for training first, and their table; return their ids."""
+    """Write the pictures, those for training first, and their table; return their ids.
+
+    Where the table stands, the pictures do too: simulations of other ones were cleared away.
+    """
     names = [f"picture{index:04d}" for index in range(len(images))]
     rows = []
+    there = (folder / "stimuli.tsv").is_file()  # it is written last
     for index, name in enumerate(names):
-        write_png(folder / f"{name}.png", images[index])
+        if not there:
+            write_png(folder / f"{name}.png", images[index])
         split = "train" if index < n_training else "test"
         row = {"stimulus_id": name, "file": f"{name}.png", "split": split}
         values = {key: column[index].item() for key, column in attributes.items()}
