@@ -25,9 +25,10 @@ import pytest
 
 N_KILLS = 50
 SEED = 50
-#: Seconds of processor time between the start of the command and its end, so that a busy machine is
-#: no harder a test than an idle one.
+#: Seconds between the start of the command and its end, as two idle processors would count them: half
+#: of the processor time. So a busy machine, which gets less far in a second, is no harder a test.
 AFTER_S = (2.0, 20.0)
+N_PROCESSORS = 2
 #: What two undisturbed runs do not share: the folder in which the run was, its time and cost.
 OTHER = re.compile(
     r"^results/(logs|\.snakemake)/"  # times, run ids, Snakemake's notes
@@ -49,7 +50,7 @@ def undisturbed(tools: Any, folder: Path) -> Path:
     if known := os.environ.get("AFTERIMAGE_DEMO"):
         return Path(known)
     done = subprocess.run(
-        tools.command("demo", folder), env=tools.environment(), capture_output=True, text=True,
+        tools.command("demo", folder, "--cores", N_PROCESSORS), env=tools.environment(), capture_output=True, text=True,
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
@@ -63,7 +64,7 @@ def kill_after(command: list[str], environment: dict[str, str], after_s: float) 
         command, env=environment, start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    while processor_s(process.pid) < after_s:
+    while processor_s(process.pid) < N_PROCESSORS * after_s:
         with contextlib.suppress(subprocess.TimeoutExpired):
             return process.wait(timeout=0.05)
     session = process.pid
@@ -163,7 +164,7 @@ def test_fifty_kills(tools: Any, tmp_path: Path, capsys: pytest.CaptureFixture[s
         demos += 1
         out = tmp_path / f"demo{demos}"
         outputs = Outputs(out)
-        command = tools.command("demo", out)
+        command = tools.command("demo", out, "--cores", N_PROCESSORS)
         while kills < N_KILLS:
             after_s = draw.uniform(*AFTER_S)
             if (code := kill_after(command, environment, after_s)) is not None:
@@ -176,7 +177,10 @@ def test_fifty_kills(tools: Any, tmp_path: Path, capsys: pytest.CaptureFixture[s
                 if expected.get(name) != value and not REWRITTEN.search(name)
             }  # fmt: skip
             with capsys.disabled():
-                print(f"kill {kills} after {after_s:.1f} s: {len(there)} of {len(expected)} files")
+                print(
+                    f"{time.strftime('%H:%M:%S')} kill {kills} after {after_s:.1f} s: "
+                    f"{len(there)} of {len(expected)} files", flush=True,
+                )  # fmt: skip
             assert not wrong, f"after kill {kills}: {sorted(wrong)}"
         else:
             log = tmp_path / "last.log"

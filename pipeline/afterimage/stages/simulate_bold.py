@@ -118,15 +118,17 @@ def run(
 
     folder = outputs.description.parent
     begun = folder / "derivatives" / "simulation" / ".begun-simulate_bold.json"
-    if not goes_on(begun, VERSION, config):
+    resumed = goes_on(begun, VERSION, config)
+    if not resumed:
         _clear(outputs.description)
     _describe_derivatives(folder / "derivatives")
     write_json(begun, told(VERSION, config))
     n_pictures = config.n_training_images + config.n_test_images
     images, attributes, captions = draw_stimuli(n_pictures, config.random_state)
     names = write_stimuli(
-        folder / "stimuli", images, attributes, captions, config.n_training_images
-    )
+        folder / "stimuli", images, attributes, captions, config.n_training_images,
+        resumed=resumed,
+    )  # fmt: skip
     n_at_once = max(1, min(threads, config.n_subjects))
 
     def simulate(number: int) -> int:
@@ -212,14 +214,16 @@ def write_stimuli(
     attributes: Mapping[str, np.ndarray],
     captions: Sequence[str],
     n_training: int,
+    *,
+    resumed: bool = False,
 ) -> list[str]:
     """Write the pictures, those for training first, and their table; return their ids.
 
-    Where the table stands, the pictures do too: simulations of other ones were cleared away.
+    With ``resumed`` they are those of this simulation where their table stands.
     """
     names = [f"picture{index:04d}" for index in range(len(images))]
     rows = []
-    there = (folder / "stimuli.tsv").is_file()  # it is written last
+    there = resumed and (folder / "stimuli.tsv").is_file()  # it is written last
     for index, name in enumerate(names):
         if not there:
             write_png(folder / f"{name}.png", images[index])
