@@ -67,6 +67,8 @@ def run_parser() -> argparse.ArgumentParser:
         help="how to execute: default, debug, or the folder of a Snakemake profile")  # fmt: skip
     add("--device", choices=("auto", "cpu", "cuda"), default="cpu", help="where networks run")
     add("--cores", type=int, metavar="N", help="processor cores to use (default: all)")
+    add("--keep-intermediates", action="store_true",
+        help="keep the cleaned fMRI series, which are large, when all is made that needs them")  # fmt: skip
     add(
         "-n", "--dry-run", action="store_true", help="say what would be run and why; write nothing"
     )
@@ -129,6 +131,7 @@ def _run(arguments: list[str]) -> int:
             device=options.device,
             cores=options.cores,
             dry_run=options.dry_run,
+            keep_intermediates=options.keep_intermediates,
             snakemake_options=tuple(extra),
         )
     )
@@ -161,6 +164,7 @@ def _demo(arguments: list[str]) -> int:
             config_files=(Path("presets/demo"), *options.config),
             cores=options.cores,
             device=options.device,
+            keep_intermediates=True,
         )
     )
 

@@ -27,6 +27,7 @@ from afterimage.bids.index import index_dataset, select_units, write_units
 from afterimage.bids.recordings import mixed_modalities
 from afterimage.config.load import load_config
 from afterimage.config.template import visible
+from afterimage.disk import describe, estimate_bytes
 from afterimage.errors import AfterimageError, ConfigError, InputError, UsageError, disk_full
 from afterimage.io.atomic import remove_leftovers, write_text_if_changed
 from afterimage.io.tables import Row
@@ -65,6 +66,7 @@ class Launch:
     device: str = "cpu"
     cores: int | None = None
     dry_run: bool = False
+    keep_intermediates: bool = False
     snakemake_options: tuple[str, ...] = ()
 
 
@@ -137,6 +139,11 @@ def launch(request: Launch) -> int:
             expected="at least one of the modality asked for", fix="check --modality",
         )  # fmt: skip
     subjects = list(dict.fromkeys(row["subject"] for row in selected))
+    if request.level != "group":
+        asked = stages[: stages.index(request.until) + 1] if request.until else stages
+        sections = config.model_dump(mode="json")
+        if text := describe(estimate_bytes(selected, bids_dir, out, sections, asked), out):
+            print(text, flush=True)
     run_id = time.strftime("%Y%m%d-%H%M%S") + f"-{os.getpid()}"
     if request.dry_run:
         return _dry_run(request, bids_dir, out, rows, subjects, run_id, visible(config))
@@ -276,6 +283,9 @@ def _command(
         command += ["--cores", str(request.cores or default)]
     if request.until:
         command += ["--until", request.until]
+    # Who stops early wants to see what was made until there.
+    if request.keep_intermediates or request.until:
+        command.append("--notemp")
     return [*command, *request.snakemake_options]
 
 
