@@ -28,8 +28,16 @@ from afterimage.bids.recordings import mixed_modalities
 from afterimage.config.load import load_config
 from afterimage.config.template import visible
 from afterimage.disk import describe, estimate_bytes
-from afterimage.errors import AfterimageError, ConfigError, InputError, UsageError, disk_full
-from afterimage.io.atomic import remove_leftovers, write_text_if_changed
+from afterimage.errors import (
+    FULL,
+    AfterimageError,
+    ConfigError,
+    InputError,
+    UsageError,
+    full_at,
+    suppress_full,
+)
+from afterimage.io.atomic import SPARE_BYTES, remove_leftovers, write_text_if_changed
 from afterimage.io.tables import Row
 from afterimage.record import error_records, finish_run, reset_errors, write_reports
 from afterimage.resources import resource_root
@@ -309,7 +317,8 @@ def _execute(
     log.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     counts: Counter[str] = Counter()
-    with log.open("w", encoding="utf-8") as sink, warm_process(_variables()) as variables:
+    # Without a buffer: what a full disk refused would be written again when the file is closed.
+    with log.open("wb", buffering=0) as sink, warm_process(_variables()) as variables:
         process = subprocess.Popen(
             command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             pass_fds=[lock.fileno()],
@@ -326,10 +335,11 @@ def _execute(
     return _summarise(out, log, code, counts, subjects, time.monotonic() - started)
 
 
-def _tee(lines: Iterator[str], sink: Any) -> Iterator[str]:
+def _tee(lines: Iterator[str], sink: IO[bytes]) -> Iterator[str]:
+    """Write lines as they pass; on a full disk they are lost, while jobs may still end well."""
     for line in lines:
-        sink.write(line)
-        sink.flush()
+        with suppress_full():
+            sink.write(line.encode())
         yield line
 
 
@@ -369,9 +379,9 @@ def _summarise(
     failed = Counter(record["stage"] for record in records if not record.get("skipped"))
     skipped = Counter(record["stage"] for record in records if record.get("skipped"))
     if code and not records:
-        text = log.read_text(encoding="utf-8")
-        if shutil.disk_usage(out).free < 2**20:
-            raise disk_full(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(out)))  # type: ignore[misc]
+        text = log.read_text(encoding="utf-8", errors="replace")
+        if shutil.disk_usage(out).free < SPARE_BYTES or os.strerror(errno.ENOSPC) in text:
+            raise full_at(out)
         print(text[-4000:], file=sys.stderr)
         hint = ""
         if "LockException" in text or "cannot be locked" in text:
@@ -382,8 +392,13 @@ def _summarise(
     else:
         finish_run(out, failed=False)  # nothing was started, so the workflow wrote no record
         print("nothing to be done: all results are up to date")
-    for record in records:
+    full = [record for record in records if FULL in record["message"]]
+    # One message for all that found the disk full; its first line tells how many these were.
+    for record in [one for one in records if one not in full[1:]]:
         print(f"\n{record['unit']}, {record['stage']}:\n{record['message']}", file=sys.stderr)
+        if record in full[:1] and len(full) > 1:
+            others = dict.fromkeys(f"{one['unit']} {one['stage']}" for one in full[1:])
+            print(f"  also:     {', '.join(others)}", file=sys.stderr)
         if record["log"]:
             print(f"  log:      {record['log']}", file=sys.stderr)
     print(f"\n{seconds:.0f} s; log: {log}")

@@ -16,7 +16,8 @@ import yaml
 from afterimage import __version__
 from afterimage.bids.description import describe_derivatives
 from afterimage.bids.index import read_units
-from afterimage.io.atomic import remove_leftovers, write_json, write_text
+from afterimage.errors import full_at, suppress_full
+from afterimage.io.atomic import SPARE_BYTES, remove_leftovers, write_json, write_text
 from afterimage.settings import StageConfig
 from afterimage.stages.runner import job_log, stage_module
 
@@ -102,9 +103,19 @@ def error_records(root: Path) -> list[dict[str, Any]]:
 
 def finish_run(root: Path, *, failed: bool) -> None:
     """End a run: subjects that failed get a report all the same, and the group report names them."""
+    # A job that could not write its error on a full disk looks as if it was killed.
+    full = shutil.disk_usage(root).free < SPARE_BYTES
     for note in sorted((root / "logs" / "running").glob("*.json")):
         record = root / "logs" / "errors" / note.name
         record.parent.mkdir(exist_ok=True)
+        if full:
+            told = json.loads(note.read_text(encoding="utf-8"))
+            error = full_at(root)
+            told |= {"exit_code": error.exit_code, "message": str(error)}
+            # In place: a new file may find no room, while this one has a block of its own.
+            with suppress_full(), note.open("r+b") as file:
+                file.write(json.dumps(told).encode())
+                file.truncate()
         note.replace(record)
     units = {record["unit"] for record in error_records(root)}
     if failed or units:
