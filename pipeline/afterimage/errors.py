@@ -84,10 +84,10 @@ def full_at(folder: Path) -> InputError:
     return error
 
 
-def disk_full(error: BaseException, where: str = "the output folder") -> InputError | None:
+def disk_full(error: BaseException, where: Path | None = None) -> InputError | None:
     """Return the error for people if ``error``, or one behind it, says that the disk is full.
 
-    ``where`` is told if the error names no file.
+    The message names the file of the error, or else ``where``, or the folder of the process.
     """
     behind: BaseException | None = error
     while behind is not None:
@@ -95,7 +95,7 @@ def disk_full(error: BaseException, where: str = "the output folder") -> InputEr
         if known or _FULL.search(str(behind)):
             return InputError(
                 FULL,
-                where=str(getattr(behind, "filename", None) or where),
+                where=str(Path(getattr(behind, "filename", None) or where or Path()).absolute()),
                 found=str(behind).splitlines()[0][:200],
                 expected="room for what this step writes",
                 fix="free some space and run the same command again; finished work is kept",

@@ -3,9 +3,9 @@
 A kill is SIGKILL of every process of the run at once: the command, Snakemake, the warm interpreter,
 its forks and all jobs. After each one, every output that stands there is compared with that of an
 undisturbed run: a file is there whole or not at all. The simulated study is taken from that run: it
-alone takes longer than the longest time between two kills (`test_simulations_go_on` stops it at each
-step instead). ``AFTERIMAGE_DEMO`` may name the folder of an
-undisturbed demo of this version, which is then not made again.
+alone takes longer than the longest time between two kills (`test_a_simulation_goes_on` stops it
+instead). ``AFTERIMAGE_DEMO`` may name the folder of an undisturbed demo of this version, which is then
+not made again.
 """
 
 from __future__ import annotations
@@ -28,10 +28,24 @@ import pytest
 
 N_KILLS = 50
 SEED = 50
-#: Seconds between the start of the command and its end, as two idle processors would count them: half
-#: of the processor time. So a busy machine, which gets less far in a second, is no harder a test.
+#: Seconds of processor time between the start of the command and its end, on one processor. So a
+#: busy machine, which gets less far in a second, is no harder a test.
 AFTER_S = (2.0, 20.0)
 N_PROCESSORS = 2
+#: The demo from prepared responses with short jobs, of which some end between any two kills.
+QUICK = {
+    "extract_features": {"encoders": {"git": None}},
+    "train_decoder": {
+        "decoders": {
+            "ridge": {"n_folds": 2},
+            "bayesian": {"n_folds": 2, "penalties": [1.0], "component_variances": [1.0]},
+        }
+    },
+    "reconstruct": {"methods": {"latent_diffusion": {"n_candidates": 1, "n_steps": 2}}},
+    "evaluate": {"n_bootstraps": 100, "n_permutations": 100},
+    "learning_curve": {"enabled": False},
+    "report_subject": {"n_gallery_rows": 1},
+}
 #: What two undisturbed runs do not share: the folder in which the run was, its time and cost.
 OTHER = re.compile(
     r"^results/(logs|\.snakemake)/"  # times, run ids, Snakemake's notes
@@ -44,18 +58,6 @@ OTHER = re.compile(
 UNFINISHED = re.compile(r"(^|/)\.(writing|scratch|begun)-|^results/work/(?!features/)")
 
 
-def undisturbed(tools: Any, folder: Path) -> Path:
-    """Return a demo that nobody disturbed."""
-    if known := os.environ.get("AFTERIMAGE_DEMO"):
-        return Path(known)
-    done = subprocess.run(
-        tools.command("demo", folder, "--cores", N_PROCESSORS), env=tools.environment(),
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder
-
-
 def kill_after(command: list[str], environment: dict[str, str], after_s: float) -> int | None:
     """Run a command, kill it and all its descendants; return its exit code if it ended before."""
     # Words are dropped: a pipe that nobody reads would stop the run.
@@ -63,7 +65,7 @@ def kill_after(command: list[str], environment: dict[str, str], after_s: float) 
         command, env=environment, start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    while processor_s(process.pid) < N_PROCESSORS * after_s:
+    while processor_s(process.pid) < after_s:
         with contextlib.suppress(subprocess.TimeoutExpired):
             return process.wait(timeout=0.05)
     session = process.pid
@@ -151,12 +153,34 @@ def page_without_costs(path: Path) -> str:
 
 @pytest.mark.slow
 @pytest.mark.timeout(4 * 3600)
-def test_fifty_kills(tools: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    reference = undisturbed(tools, tmp_path / "undisturbed")
-    expected = Outputs(reference).digests()
+@pytest.mark.parametrize("raw", [False, True], ids=["prepared", "raw"])
+def test_fifty_kills(
+    raw: bool, tools: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options: list[Any] = ["--cores", N_PROCESSORS]
+    if not raw:
+        config = tools.write_config(tmp_path / "quick.yaml", QUICK)
+        options += ["--prepared", "--config", config]
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     environment = tools.environment(TMPDIR=str(temporary))
+    log = tmp_path / "run.log"
+
+    def finish(out: Path) -> None:
+        command = tools.command("demo", out, *options)
+        with log.open("w") as sink:
+            done = subprocess.run(
+                command, env=environment, stdout=sink, stderr=subprocess.STDOUT, check=False
+            )
+        assert done.returncode == 0, log.read_text()
+
+    reference = Path(os.environ.get("AFTERIMAGE_DEMO", "none"))
+    if not raw or not reference.is_dir():
+        reference = tmp_path / "undisturbed"
+        finish(reference)
+    expected = Outputs(reference).digests()
+    # A job must be able to end between two kills; those of raw recordings take twice as long.
+    scale = 1 + raw
     draw = random.Random(SEED)
     kills, demos = 0, 0
     damaged: list[str] = []
@@ -165,28 +189,24 @@ def test_fifty_kills(tools: Any, tmp_path: Path, capsys: pytest.CaptureFixture[s
         out = tmp_path / f"demo{demos}"
         shutil.copytree(reference / "dataset", out / "dataset")
         outputs = Outputs(out)
-        command = tools.command("demo", out, "--cores", N_PROCESSORS)
-        while kills < N_KILLS:
+        ended = False
+        while kills < N_KILLS and not ended:
             after_s = draw.uniform(*AFTER_S)
-            if (code := kill_after(command, environment, after_s)) is not None:
-                assert code == 0, f"run after {kills} kills ended by itself with {code}"
-                break
-            kills += 1
+            code = kill_after(tools.command("demo", out, *options), environment, scale * after_s)
+            ended = code is not None
+            assert code in (None, 0), f"run after {kills} kills ended by itself with {code}"
+            kills += not ended
             there = outputs.digests()
             wrong = sorted(name for name, value in there.items() if expected.get(name) != value)
             damaged += [f"after kill {kills}: {name}" for name in wrong]
             with capsys.disabled():
                 print(
-                    f"{time.strftime('%H:%M:%S')} kill {kills} after {after_s:.1f} s: "
-                    f"{len(there)} of {len(expected)} files, {len(wrong)} wrong: {wrong[:3]}", flush=True,
-                )  # fmt: skip
-        else:
-            log = tmp_path / "last.log"
-            with log.open("w") as sink:
-                done = subprocess.run(
-                    command, env=environment, stdout=sink, stderr=subprocess.STDOUT, check=False
+                    f"{time.strftime('%H:%M:%S')} kill {kills} after {scale * after_s:.1f} s: "
+                    f"{len(there)} of {len(expected)} files, {len(wrong)} wrong: {wrong[:3]}",
+                    flush=True,
                 )
-            assert done.returncode == 0, log.read_text()
+        if not ended:
+            finish(out)
         assert not damaged
         assert outputs.digests() == expected
         assert not outputs.unfinished()
@@ -194,6 +214,8 @@ def test_fifty_kills(tools: Any, tmp_path: Path, capsys: pytest.CaptureFixture[s
         assert pages
         for page in pages:
             assert page_without_costs(out / page) == page_without_costs(reference / page), page
+        with capsys.disabled():
+            print(f"{time.strftime('%H:%M:%S')} demo {demos} is that of an undisturbed run")
     assert not list(temporary.iterdir()), "the temporary folder is not empty"
-    again = tools.run("demo", out)
+    again = tools.run("demo", out, *options)
     assert "nothing to be done" in again.stdout

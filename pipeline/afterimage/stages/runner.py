@@ -337,7 +337,7 @@ def guarded_run(
     except AfterimageError as error:
         message, code = str(error), error.exit_code
     except Exception as error:  # noqa: BLE001  the record must be written whatever happened
-        if full := disk_full(error, str(Path(first).resolve().parent)):
+        if full := disk_full(error, Path(first).parent):
             message, code = str(full), full.exit_code
         else:
             traceback.print_exc()
