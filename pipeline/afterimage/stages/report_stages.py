@@ -218,21 +218,33 @@ def stage_runs(
         Of this subject; partial ones leave their stage done.
     """
     alone, together = decoder_names(sections)
-    decoder, shared = ([*alone, *together] or ["none"])[0], (together or ["none"])[0]
+    names = [
+        (d, shared) for d in [*alone, *together] or ["none"] for shared in together or ["none"]
+    ]
     failed = {error.stage: error for error in errors if not error.partial}
     runs = []
-    broken = "index" in failed
+    broken = "index" if "index" in failed else ""
     for stage, module, pattern in chain(root / name, rows, sections):
-        files = sorted((root / name).glob(pattern.format(s=name, d=decoder, shared=shared)))
-        sidecars = [read_json(file) for file in files if file.suffix == ".json"]
+        found = {
+            file: read_json(file) if file.suffix == ".json" else {}
+            for d, shared in names
+            for file in sorted((root / name).glob(pattern.format(s=name, d=d, shared=shared)))
+        }
+        files = [file for file, one in found.items() if one.get("Stage", stage) == stage]
+        sidecars = [found[file] for file in files if found[file]]
         sidecar = sidecars[0] if sidecars else {}
         status = "done" if files else "missing"
+        stale = next(
+            (text for s in sidecars if (text := _stale(s, sections.get(stage), module.VERSION))),
+            "",
+        )
         if stage in failed:
-            status, broken = "failed", True
+            status, broken, stale = "failed", stage, ""
         elif broken:
             status = "skipped"
+            if files and not stale:
+                stale = f"of an earlier run: {broken} failed since"
         seconds, peak_memory_mb = _cost(root / "logs" / "cost" / stage, name)
-        stale = (_stale(found, sections.get(stage), module.VERSION) for found in sidecars)
         runs.append(
             StageRun(
                 name=stage,
@@ -242,7 +254,7 @@ def stage_runs(
                 peak_memory_mb=peak_memory_mb,
                 config_hash=str(sidecar.get("ConfigHash", "")),
                 log_path=failed[stage].log_path if stage in failed else "",
-                stale=next((text for text in stale if text), ""),
+                stale=stale,
                 cites=module.CITES,
             )
         )

@@ -134,7 +134,10 @@ def run(
     def simulate(number: int) -> int:
         subject = _draw_subject(config, number, images, attributes)
         label = f"sub-{number:02d}"
-        _write_scans(folder, label, subject, names, attributes, config, threads // n_at_once)
+        _write_scans(
+            folder, label, subject, names, attributes, config, threads // n_at_once,
+            resumed=resumed,
+        )  # fmt: skip
         _write_rois(folder / "derivatives" / "rois", label, subject)
         _write_truth(folder / "derivatives" / "simulation", label, subject, names)
         return len(subject.runs)
@@ -243,8 +246,10 @@ def _write_scans(
     attributes: Mapping[str, np.ndarray],
     config: Config,
     threads: int,
+    *,
+    resumed: bool,
 ) -> None:
-    """Write the anatomy of a subject, and every run with its events."""
+    """Write the anatomy of a subject, and every run with its events, unless ``resumed`` after it."""
     from afterimage.simulate.bold import simulate_run
     from afterimage.simulate.head import draw_anatomy
 
@@ -255,7 +260,7 @@ def _write_scans(
 
     def scan(number: int) -> None:
         stem = _stem(folder, label, subject.runs[number])
-        if Path(f"{stem}_events.tsv").is_file():  # it is written last
+        if resumed and Path(f"{stem}_events.tsv").is_file():  # it is written last
             return
         series = simulate_run(subject, number)
         write_nifti(Path(f"{stem}_bold.nii.gz"), series, subject.head.affine, config.t_r_s)
