@@ -37,7 +37,12 @@ from afterimage.errors import (
     full_at,
     suppress_full,
 )
-from afterimage.io.atomic import SPARE_BYTES, remove_leftovers, write_text_if_changed
+from afterimage.io.atomic import (
+    SPARE_BYTES,
+    remove_leftovers,
+    write_json,
+    write_text_if_changed,
+)
 from afterimage.io.tables import Row
 from afterimage.record import error_records, finish_run, reset_errors, write_reports
 from afterimage.resources import resource_root
@@ -249,9 +254,7 @@ def _report_unreadable(out: Path, bids_dir: Path, error: InputError, dry_run: bo
     describe_derivatives(out, bids_dir)
     write_units(out / "code" / "units.tsv", [])
     record = {"stage": "index", "unit": "group", "exit_code": 65, "message": str(error)}
-    folder = out / "logs" / "errors"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "index_group.json").write_text(json.dumps(record), encoding="utf-8")
+    write_json(out / "logs" / "errors" / "index_group.json", record)
     write_reports(out, subjects=[])
 
 

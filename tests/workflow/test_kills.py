@@ -1,11 +1,15 @@
-"""Fifty kills of the demo at seeded moments: it goes on each time and ends as if nothing had been.
+"""Fifty kills of a run at seeded moments: it goes on each time and ends as if nothing had been.
 
 A kill is SIGKILL of every process of the run at once: the command, Snakemake, the warm interpreter,
 its forks and all jobs. After each one, every output that stands there is compared with that of an
-undisturbed run: a file is there whole or not at all. The simulated study is taken from that run: it
-alone takes longer than the longest time between two kills (`test_a_simulation_goes_on` stops it
-instead). ``AFTERIMAGE_DEMO`` may name the folder of an undisturbed demo of this version, which is then
-not made again.
+undisturbed run: a file is there whole or not at all. Runs that end before they are killed are begun
+anew in another folder, until fifty were killed.
+
+``demo`` is the whole demo, which takes an idle machine of two processors about 40 minutes. Its study is
+taken from the undisturbed run: simulating takes longer than the longest time between two kills
+(`test_a_simulation_goes_on` stops it instead). ``AFTERIMAGE_DEMO`` may name the folder of an undisturbed
+demo of this version, which is then not made again. ``small`` is a study of seconds with every kind of
+decoder and method, whose jobs are so short that kills fall everywhere.
 """
 
 from __future__ import annotations
@@ -19,6 +23,8 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,30 +38,16 @@ SEED = 50
 #: busy machine, which gets less far in a second, is no harder a test.
 AFTER_S = (2.0, 20.0)
 N_PROCESSORS = 2
-#: The demo from prepared responses with short jobs, of which some end between any two kills.
-QUICK = {
-    "extract_features": {"encoders": {"git": None}},
-    "train_decoder": {
-        "decoders": {
-            "ridge": {"n_folds": 2},
-            "bayesian": {"n_folds": 2, "penalties": [1.0], "component_variances": [1.0]},
-        }
-    },
-    "reconstruct": {"methods": {"latent_diffusion": {"n_candidates": 1, "n_steps": 2}}},
-    "evaluate": {"n_bootstraps": 100, "n_permutations": 100},
-    "learning_curve": {"enabled": False},
-    "report_subject": {"n_gallery_rows": 1},
-}
 #: What two undisturbed runs do not share: the folder in which the run was, its time and cost.
 OTHER = re.compile(
-    r"^results/(logs|\.snakemake)/"  # times, run ids, Snakemake's notes
-    r"|^results/(code/workflow\.yaml|dataset_description\.json)$"  # the absolute path of the dataset
-    r"|^results/group/subjects\.json$"  # seconds that fits took
+    r"^(results/)?(logs|\.snakemake)/"  # times, run ids, Snakemake's notes
+    r"|^(results/)?(code/workflow\.yaml|dataset_description\.json)$"  # the path of the dataset
+    r"|^(results/)?group/subjects\.json$"  # seconds that fits took
     r"|^dataset/(derivatives/simulation/)?logs/"  # seconds that simulating took
     r"|\.html$"  # seconds, memory, versions and date in the provenance; compared below as text
 )
 #: What is being written: temporary names, checkpoints, and work that is not the cache of features.
-UNFINISHED = re.compile(r"(^|/)\.(writing|scratch|begun)-|^results/work/(?!features/)")
+UNFINISHED = re.compile(r"(^|/)\.(writing|scratch|begun)-|^(results/)?work/(?!features/)")
 
 
 def kill_after(command: list[str], environment: dict[str, str], after_s: float) -> int | None:
@@ -151,60 +143,75 @@ def page_without_costs(path: Path) -> str:
     return re.sub(r"\d[\d.,]*\s*(s|min|h|MB|GB)\b", "COST", text)
 
 
+@dataclass(frozen=True)
+class Killed:
+    """A command that is killed: its words for an output folder, what is there at the start, pace."""
+
+    command: Callable[[Path], list[str]]
+    study: Path | None
+    pace: float
+
+
+@pytest.fixture(params=["small", "demo"])
+def killed(request: pytest.FixtureRequest, tools: Any, tmp_path: Path) -> Killed:
+    """Return the run that is killed; jobs of the demo take longer, and so it is given more time."""
+    cores = ["--cores", N_PROCESSORS]
+    if request.param == "demo":
+        known = Path(os.environ.get("AFTERIMAGE_DEMO", tmp_path / "undisturbed"))
+        return Killed(lambda out: tools.command("demo", out, *cores), known / "dataset", 2.0)
+    study = tools.study(tmp_path / "data")
+    study.subject("01")
+    study.subject("02", n_units=20)
+    config = tools.write_config(tmp_path / "config.yaml", tools.small)
+    words = ["participant", "--config", config, *cores]
+    return Killed(lambda out: tools.command(study.folder, out, *words), None, 1.0)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(4 * 3600)
-@pytest.mark.parametrize("raw", [False, True], ids=["prepared", "raw"])
 def test_fifty_kills(
-    raw: bool, tools: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    killed: Killed, tools: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options: list[Any] = ["--cores", N_PROCESSORS]
-    if not raw:
-        config = tools.write_config(tmp_path / "quick.yaml", QUICK)
-        options += ["--prepared", "--config", config]
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     environment = tools.environment(TMPDIR=str(temporary))
-    log = tmp_path / "run.log"
+
+    def say(*words: object) -> None:
+        with capsys.disabled():
+            print(time.strftime("%H:%M:%S"), *words, flush=True)
 
     def finish(out: Path) -> None:
-        command = tools.command("demo", out, *options)
-        with log.open("w") as sink:
-            done = subprocess.run(
-                command, env=environment, stdout=sink, stderr=subprocess.STDOUT, check=False
-            )
-        assert done.returncode == 0, log.read_text()
+        done = subprocess.run(
+            killed.command(out), env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
 
-    reference = Path(os.environ.get("AFTERIMAGE_DEMO", "none"))
-    if not raw or not reference.is_dir():
-        reference = tmp_path / "undisturbed"
+    reference = killed.study.parent if killed.study else tmp_path / "undisturbed"
+    if not reference.is_dir():
         finish(reference)
     expected = Outputs(reference).digests()
-    # A job must be able to end between two kills; those of raw recordings take twice as long.
-    scale = 1 + raw
+    say("undisturbed:", len(expected), "files")
     draw = random.Random(SEED)
-    kills, demos = 0, 0
-    damaged: list[str] = []
-    while kills < N_KILLS:
-        demos += 1
-        out = tmp_path / f"demo{demos}"
-        shutil.copytree(reference / "dataset", out / "dataset")
+    n_killed, n_runs = 0, 0
+    while n_killed < N_KILLS:
+        n_runs += 1
+        out = tmp_path / f"run{n_runs}"
+        if killed.study:
+            shutil.copytree(killed.study, out / "dataset")
         outputs = Outputs(out)
+        damaged: list[str] = []
         ended = False
-        while kills < N_KILLS and not ended:
-            after_s = draw.uniform(*AFTER_S)
-            code = kill_after(tools.command("demo", out, *options), environment, scale * after_s)
+        while n_killed < N_KILLS and not ended:
+            after_s = killed.pace * draw.uniform(*AFTER_S)
+            code = kill_after(killed.command(out), environment, after_s)
             ended = code is not None
-            assert code in (None, 0), f"run after {kills} kills ended by itself with {code}"
-            kills += not ended
+            assert code in (None, 0), f"a run ended by itself with {code} after kill {n_killed}"
+            n_killed += not ended
             there = outputs.digests()
             wrong = sorted(name for name, value in there.items() if expected.get(name) != value)
-            damaged += [f"after kill {kills}: {name}" for name in wrong]
-            with capsys.disabled():
-                print(
-                    f"{time.strftime('%H:%M:%S')} kill {kills} after {scale * after_s:.1f} s: "
-                    f"{len(there)} of {len(expected)} files, {len(wrong)} wrong: {wrong[:3]}",
-                    flush=True,
-                )
+            damaged += [f"after kill {n_killed}: {name}" for name in wrong]
+            what = "ended" if ended else f"kill {n_killed} after {after_s:.1f} s"
+            say(f"{what}: {len(there)} of {len(expected)} files, {len(wrong)} wrong", wrong[:3])
         if not ended:
             finish(out)
         assert not damaged
@@ -214,8 +221,9 @@ def test_fifty_kills(
         assert pages
         for page in pages:
             assert page_without_costs(out / page) == page_without_costs(reference / page), page
-        with capsys.disabled():
-            print(f"{time.strftime('%H:%M:%S')} demo {demos} is that of an undisturbed run")
+        say(f"run {n_runs} ended like an undisturbed one")
     assert not list(temporary.iterdir()), "the temporary folder is not empty"
-    again = tools.run("demo", out, *options)
+    again = subprocess.run(
+        killed.command(out), env=environment, capture_output=True, text=True, check=False
+    )
     assert "nothing to be done" in again.stdout
