@@ -13,7 +13,15 @@ import pytest
 import xarray
 
 import afterimage
-from afterimage.io import arrays, atomic, images, meeg_files, nifti, series, tables, tokens, trials
+from afterimage.io.arrays import block_writer, write_dataset
+from afterimage.io.atomic import atomic_folder, write_json, write_text
+from afterimage.io.images import write_png
+from afterimage.io.meeg_files import write_brainvision, write_fif
+from afterimage.io.nifti import write_nifti
+from afterimage.io.series import write_series
+from afterimage.io.tables import write_tsv
+from afterimage.io.tokens import RecordedTokens, write_tokens
+from afterimage.io.trials import write_trials
 from afterimage.io.weights import save_weights
 
 #: Names of calls that write to a path, of libraries and of ours that are not atomic themselves.
@@ -81,3 +89,84 @@ def test_every_writer_in_the_source_is_sheltered() -> None:
     found = list(unsheltered())
     new = [one for one in found if one[:2] not in ALLOWED]
     assert not new
+
+
+def info() -> Any:
+    import mne
+
+    return mne.create_info(["a", "b"], 100.0, "eeg")
+
+
+def write_blocks(path: Path) -> None:
+    with block_writer(path) as writer:
+        writer.group("", ["s1", "s2"])
+        writer.write("", "block", [np.ones((2, 3), np.float32)], (3,), {})
+
+
+def write_folder(path: Path) -> None:
+    with atomic_folder(path) as folder:
+        (folder / "part").mkdir()
+        (folder / "part" / "file").write_bytes(b"new")
+
+
+VALUES = np.arange(8, dtype=np.float32).reshape(4, 2)
+UNITS = {"kind": np.array(["eeg", "eeg"]), "roi": np.array(["a", "b"])}
+ABOUT = {"sampling_rate_hz": 1.0, "start_time_s": 0.0, "source": "x"}
+TRIALS = {"stimulus": np.array(list("abcd")), "split": np.array(["train"] * 4)}
+TOKENS = RecordedTokens(np.zeros((1, 4, 1), np.int16), np.array(["a"]), np.ones(4, bool), {})
+#: Every writer of the room, and the name of its file: what stages write, they write with these.
+ROOM: dict[str, Callable[[Path], object]] = {
+    "text.txt": lambda path: write_text(path, "new"),
+    "value.json": lambda path: write_json(path, {"new": 1}),
+    "rows.tsv": lambda path: write_tsv(path, [{"a": 1}], ["a"]),
+    "picture.png": lambda path: write_png(path, np.zeros((2, 2, 3), np.uint8)),
+    "image.nii.gz": lambda path: write_nifti(path, np.zeros((2, 2, 2)), np.eye(4)),
+    "data.nc": lambda path: write_dataset(path, xarray.Dataset({"a": ("b", [1.0])})),
+    "blocks.nc": write_blocks,
+    "series.nc": lambda path: write_series(path, VALUES, UNITS, ABOUT, np.zeros(4, bool)),
+    "trials.nc": lambda path: write_trials(path, [VALUES], TRIALS, UNITS, None, {}),
+    "weights.safetensors": lambda path: save_weights(path, {"a": VALUES}, {}),
+    "tokens.npz": lambda path: write_tokens(path, path.with_suffix(".json"), [TOKENS], {}),
+    "run_eeg.vhdr": lambda path: write_brainvision(
+        path.parent, path.stem, info(), np.zeros((2, 50)), np.array([5])
+    ),
+    "run_meg.fif": lambda path: write_fif(path, info(), np.zeros((2, 50))),
+    "folder": write_folder,
+}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.mark.parametrize("name", list(ROOM))
+@pytest.mark.parametrize("old", [False, True], ids=["new", "over-old"])
+def test_a_writer_that_is_stopped_leaves_what_was_there(
+    name: str, old: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped when all is written and nothing moved, which is the last moment before it counts."""
+    path = tmp_path / name
+    if old and name == "folder":
+        path.mkdir()
+        (path / "file").write_bytes(b"old")
+    elif old:
+        path.write_bytes(b"old")
+    before = contents(tmp_path)
+
+    def stop(_descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", stop)
+        with pytest.raises(KeyboardInterrupt):
+            ROOM[name](path)
+    assert contents(tmp_path) == before
+    assert not list(tmp_path.glob(".writing-*"))
+    ROOM[name](path)
+    after = contents(tmp_path)
+    assert any(key.startswith(name) and after[key] != before.get(key) for key in after)
+    assert not [key for key in after if key.startswith(".writing-")]
