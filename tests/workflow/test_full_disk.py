@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 #: Sizes in kB of the disk: full at the first record, in the first stages, in the middle, at reports.
-SIZES_KB = (64, 200, 1300, 1800, 2600, 4200, 6000)
+SIZES_KB = (64, 200, 400, 700, 1300, 2600, 4200)
 
 
 def mount(*options: str, at: Path) -> None:

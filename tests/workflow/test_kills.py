@@ -222,7 +222,9 @@ def test_fifty_kills(
         for page in pages:
             assert page_without_costs(out / page) == page_without_costs(reference / page), page
         say(f"run {n_runs} ended like an undisturbed one")
-    assert not list(temporary.iterdir()), "the temporary folder is not empty"
+    # Snakemake leaves an empty folder with each kill, and torch one with any run.
+    left = [path for path in temporary.rglob("*") if path.is_file() or "afterimage" in path.name]
+    assert not left, "temporary files outlived the kills"
     again = subprocess.run(
         killed.command(out), env=environment, capture_output=True, text=True, check=False
     )
