@@ -115,7 +115,9 @@ def _of_subject(
 ) -> Counter[str]:
     """Return the bytes of one subject."""
     recorded = sum(_bytes_of(path) for path in _recordings(rows, bids_dir))
-    needed = Counter({name: round(rate * recorded) for name, rate in PER_BYTE[kind].items()})
+    needed = Counter(
+        {name: round(rate * recorded) for name, rate in PER_BYTE.get(kind, {}).items()}
+    )
     needed["report_subject"] = REPORT_BYTES
     if kind != "prepared" and any(row["events"] == "n/a" for row in rows):
         needed["extract_series"] = round(SERIES_PER_BYTE * recorded)
