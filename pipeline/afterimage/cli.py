@@ -67,6 +67,8 @@ def run_parser() -> argparse.ArgumentParser:
         help="how to execute: default, debug, or the folder of a Snakemake profile")  # fmt: skip
     add("--device", choices=("auto", "cpu", "cuda"), default="cpu", help="where networks run")
     add("--cores", type=int, metavar="N", help="processor cores to use (default: all)")
+    add("--keep-intermediates", action="store_true",
+        help="keep the cleaned fMRI series, which are large, when all is made that needs them")  # fmt: skip
     add(
         "-n", "--dry-run", action="store_true", help="say what would be run and why; write nothing"
     )
@@ -129,6 +131,7 @@ def _run(arguments: list[str]) -> int:
             device=options.device,
             cores=options.cores,
             dry_run=options.dry_run,
+            keep_intermediates=options.keep_intermediates,
             snakemake_options=tuple(extra),
         )
     )
@@ -161,6 +164,7 @@ def _demo(arguments: list[str]) -> int:
             config_files=(Path("presets/demo"), *options.config),
             cores=options.cores,
             device=options.device,
+            keep_intermediates=True,
         )
     )
 
@@ -279,6 +283,7 @@ def _record(arguments: list[str]) -> int:
     parser.add_argument("--bids-dir", type=Path, required=True)
     parser.add_argument("--run-id", default="plain")
     parser.add_argument("--settings", default="{}", help="effective configuration as JSON")
+    parser.add_argument("--jobs", default="{}", help="jobs of each rule, all and started, as JSON")
     parser.add_argument("--subjects", nargs="*", default=[], help="labels of the run's subjects")
     options = parser.parse_args(arguments)
     from afterimage.record import finish_run, start_run
@@ -286,7 +291,8 @@ def _record(arguments: list[str]) -> int:
     root = options.output_dir.resolve()
     if options.event == "start":
         settings = json.loads(options.settings)
-        start_run(root, options.bids_dir, options.run_id, settings, options.subjects)
+        jobs = json.loads(options.jobs)
+        start_run(root, options.bids_dir, options.run_id, settings, options.subjects, jobs)
     else:
         finish_run(root, failed=options.event == "failure")
     return 0
@@ -354,7 +360,7 @@ def _serve(arguments: list[str]) -> int:
         prog="afterimage serve",
         description="Wait for the jobs of a run, with libraries loaded (each run starts this itself).",
     )
-    parser.add_argument("address", help="path of the socket to make")
+    parser.add_argument("address", help="name of the socket to make")
     from afterimage.warm import serve
 
     serve(parser.parse_args(arguments).address, main)

@@ -1,7 +1,11 @@
 """Errors meant for people: what is wrong, where, what was found, what was expected, how to fix it."""
 
 import errno
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 # How libraries that write files themselves (HDF5, numpy, safetensors) say that the disk is full.
 _FULL = re.compile(
@@ -59,15 +63,39 @@ class ConfigError(AfterimageError):
     exit_code = 78
 
 
-def disk_full(error: BaseException) -> InputError | None:
-    """Return the error for people if ``error``, or one behind it, says that the disk is full."""
+#: What is wrong where the disk is full; `launch` knows the records of such errors by it.
+FULL = "there is no space left on the disk"
+
+
+@contextmanager
+def suppress_full() -> Iterator[None]:
+    """Go on where something of little worth, such as a line of a log, does not fit on the disk."""
+    try:
+        yield
+    except OSError as error:
+        if not disk_full(error):
+            raise
+
+
+def full_at(folder: Path) -> InputError:
+    """Return the error for people of a disk that is found full, with nothing that says so."""
+    error = disk_full(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)))
+    assert error is not None  # noqa: S101  (for the type checker)
+    return error
+
+
+def disk_full(error: BaseException, where: Path | None = None) -> InputError | None:
+    """Return the error for people if ``error``, or one behind it, says that the disk is full.
+
+    The message names the file of the error, or else ``where``, or the folder of the process.
+    """
     behind: BaseException | None = error
     while behind is not None:
         known = isinstance(behind, OSError) and behind.errno in (errno.ENOSPC, errno.EDQUOT)
         if known or _FULL.search(str(behind)):
             return InputError(
-                "there is no space left on the disk",
-                where=str(getattr(behind, "filename", None) or "the output folder"),
+                FULL,
+                where=str(Path(getattr(behind, "filename", None) or where or Path()).absolute()),
                 found=str(behind).splitlines()[0][:200],
                 expected="room for what this step writes",
                 fix="free some space and run the same command again; finished work is kept",

@@ -27,8 +27,22 @@ from afterimage.bids.index import index_dataset, select_units, write_units
 from afterimage.bids.recordings import mixed_modalities
 from afterimage.config.load import load_config
 from afterimage.config.template import visible
-from afterimage.errors import AfterimageError, ConfigError, InputError, UsageError, disk_full
-from afterimage.io.atomic import write_text_if_changed
+from afterimage.disk import describe, estimate_bytes
+from afterimage.errors import (
+    FULL,
+    AfterimageError,
+    ConfigError,
+    InputError,
+    UsageError,
+    full_at,
+    suppress_full,
+)
+from afterimage.io.atomic import (
+    SPARE_BYTES,
+    remove_leftovers,
+    write_json,
+    write_text_if_changed,
+)
 from afterimage.io.tables import Row
 from afterimage.record import error_records, finish_run, reset_errors, write_reports
 from afterimage.resources import resource_root
@@ -40,6 +54,8 @@ _RULE = re.compile(r"^(?:local)?rule (\w+):")
 _TOTAL = re.compile(r"^total\s+(\d+)")
 
 
+#: Rules that run a stage once more, over all subjects, and the stage.
+OVER_SUBJECTS = {"decode_group_conditions": "decode_conditions"}
 #: A dry run of more subjects than this is done in parts, side by side.
 SUBJECTS_A_DRY_RUN = 200
 
@@ -63,6 +79,7 @@ class Launch:
     device: str = "cpu"
     cores: int | None = None
     dry_run: bool = False
+    keep_intermediates: bool = False
     snakemake_options: tuple[str, ...] = ()
 
 
@@ -85,6 +102,7 @@ def simulate_study(dataset: Path, stages: Sequence[str], threads: int) -> None:
     threads : int
         Processor cores to use.
     """
+    remove_leftovers(dataset)
     for stage in stages:
         output, file = SIMULATIONS[stage]
         config = stage_module(stage).Config().model_dump(mode="json")
@@ -134,6 +152,11 @@ def launch(request: Launch) -> int:
             expected="at least one of the modality asked for", fix="check --modality",
         )  # fmt: skip
     subjects = list(dict.fromkeys(row["subject"] for row in selected))
+    if request.level != "group":
+        asked = stages[: stages.index(request.until) + 1] if request.until else stages
+        sections = config.model_dump(mode="json")
+        if text := describe(estimate_bytes(selected, bids_dir, out, sections, asked), out):
+            print(text, flush=True)
     run_id = time.strftime("%Y%m%d-%H%M%S") + f"-{os.getpid()}"
     if request.dry_run:
         return _dry_run(request, bids_dir, out, rows, subjects, run_id, visible(config))
@@ -231,9 +254,7 @@ def _report_unreadable(out: Path, bids_dir: Path, error: InputError, dry_run: bo
     describe_derivatives(out, bids_dir)
     write_units(out / "code" / "units.tsv", [])
     record = {"stage": "index", "unit": "group", "exit_code": 65, "message": str(error)}
-    folder = out / "logs" / "errors"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "index_group.json").write_text(json.dumps(record), encoding="utf-8")
+    write_json(out / "logs" / "errors" / "index_group.json", record)
     write_reports(out, subjects=[])
 
 
@@ -273,6 +294,9 @@ def _command(
         command += ["--cores", str(request.cores or default)]
     if request.until:
         command += ["--until", request.until]
+    # Who stops early wants to see what was made until there.
+    if request.keep_intermediates or request.until:
+        command.append("--notemp")
     return [*command, *request.snakemake_options]
 
 
@@ -296,7 +320,8 @@ def _execute(
     log.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     counts: Counter[str] = Counter()
-    with log.open("w", encoding="utf-8") as sink, warm_process(_variables()) as variables:
+    # Without a buffer: what a full disk refused would be written again when the file is closed.
+    with log.open("wb", buffering=0) as sink, warm_process(_variables()) as variables:
         process = subprocess.Popen(
             command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             pass_fds=[lock.fileno()],
@@ -313,10 +338,11 @@ def _execute(
     return _summarise(out, log, code, counts, subjects, time.monotonic() - started)
 
 
-def _tee(lines: Iterator[str], sink: Any) -> Iterator[str]:
+def _tee(lines: Iterator[str], sink: IO[bytes]) -> Iterator[str]:
+    """Write lines as they pass; on a full disk they are lost, while jobs may still end well."""
     for line in lines:
-        sink.write(line)
-        sink.flush()
+        with suppress_full():
+            sink.write(line.encode())
         yield line
 
 
@@ -356,28 +382,66 @@ def _summarise(
     failed = Counter(record["stage"] for record in records if not record.get("skipped"))
     skipped = Counter(record["stage"] for record in records if record.get("skipped"))
     if code and not records:
-        text = log.read_text(encoding="utf-8")
-        if shutil.disk_usage(out).free < 2**20:
-            raise disk_full(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(out)))  # type: ignore[misc]
+        text = log.read_text(encoding="utf-8", errors="replace")
+        if shutil.disk_usage(out).free < SPARE_BYTES or os.strerror(errno.ENOSPC) in text:
+            raise full_at(out)
         print(text[-4000:], file=sys.stderr)
         hint = ""
         if "LockException" in text or "cannot be locked" in text:
             hint = "another run may be active; if none is, add: -- --unlock  and run again"
         raise AfterimageError("the workflow did not run", where=str(log), fix=hint)
-    print(f"\n{'stage':<22}{'run':>6}{'failed':>8}" + f"{'left out':>10}" * bool(skipped))
-    for stage in STAGES:
-        n_run = counts[f"started {stage}"]
-        if n_run or failed[stage]:
-            left_out = f"{skipped[stage]:>10}" * bool(skipped)
-            print(f"{stage:<22}{n_run - failed[stage]:>6}{failed[stage]:>8}{left_out}")
-    if not counts:
+    if counts:
+        _print_table(log.with_name("jobs.json"), counts, failed, skipped)
+    else:
         finish_run(out, failed=False)  # nothing was started, so the workflow wrote no record
         print("nothing to be done: all results are up to date")
-    for record in records:
+    full = [record for record in records if FULL in record["message"]]
+    # One message for all that found the disk full; its first line tells how many these were.
+    for record in [one for one in records if one not in full[1:]]:
         print(f"\n{record['unit']}, {record['stage']}:\n{record['message']}", file=sys.stderr)
+        if record in full[:1] and len(full) > 1:
+            others = dict.fromkeys(f"{one['unit']} {one['stage']}" for one in full[1:])
+            print(f"  also:     {', '.join(others)}", file=sys.stderr)
+        if record["log"]:
+            print(f"  log:      {record['log']}", file=sys.stderr)
     print(f"\n{seconds:.0f} s; log: {log}")
     for name in ("group", *(f"sub-{subject}" for subject in subjects[:10])):
         if (out / f"{name}.html").is_file():
             print(f"report: {(out / f'{name}.html').as_uri()}")
     codes = {record["exit_code"] for record in records}
     return next((known for known in (65, 78) if known in codes), 1 if records else 0)
+
+
+def _print_table(
+    planned: Path, counts: Counter[str], failed: Counter[str], skipped: Counter[str]
+) -> None:
+    """Print of every stage how many jobs were done, were up to date before, failed, or waited.
+
+    What waits comes after something that failed. The jobs of all rules stand in ``planned``, which
+    the workflow writes when it starts.
+    """
+    of_rule = json.loads(planned.read_text(encoding="utf-8")) if planned.is_file() else {}
+    total: Counter[str] = Counter()
+    asked: Counter[str] = Counter()
+    started: Counter[str] = Counter()
+    for rule, (n_jobs, n_asked) in of_rule.items():
+        stage = OVER_SUBJECTS.get(rule, rule)
+        total[stage] += n_jobs
+        asked[stage] += n_asked
+    for event, n in counts.items():
+        rule = event.removeprefix("started ")
+        started[OVER_SUBJECTS.get(rule, rule)] += n
+    columns = {
+        "done": started - failed,
+        "cached": total - asked,
+        "failed": failed,
+        "waiting": asked - started,
+        "left out": skipped,
+    }
+    shown = [
+        name for name, n in columns.items() if n.total() or name in ("done", "cached", "failed")
+    ]
+    print(f"\n{'stage':<22}" + "".join(f"{name:>10}" for name in shown))
+    for stage in STAGES:
+        if total[stage] or started[stage] or failed[stage]:
+            print(f"{stage:<22}" + "".join(f"{columns[name][stage]:>10}" for name in shown))

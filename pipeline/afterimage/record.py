@@ -16,14 +16,16 @@ import yaml
 from afterimage import __version__
 from afterimage.bids.description import describe_derivatives
 from afterimage.bids.index import read_units
-from afterimage.io.atomic import write_json, write_text
+from afterimage.errors import full_at, suppress_full
+from afterimage.io.atomic import SPARE_BYTES, remove_leftovers, write_json, write_text
 from afterimage.settings import StageConfig
-from afterimage.stages.runner import stage_module
+from afterimage.stages.runner import job_log, stage_module
 
 
 def start_run(
-    root: Path, bids_dir: Path, run_id: str, settings: dict[str, Any], subjects: list[str]
-) -> None:
+    root: Path, bids_dir: Path, run_id: str, settings: dict[str, Any], subjects: list[str],
+    jobs: dict[str, list[int]],
+) -> None:  # fmt: skip
     """Begin a run: describe the output, sweep up what a killed run left, save config and units.
 
     Parameters
@@ -38,13 +40,11 @@ def start_run(
         The effective configuration.
     subjects : list of str
         Labels of the subjects that this run is about.
+    jobs : dict of list of int
+        Of every rule how many jobs it has, and how many of them are not up to date.
     """
     describe_derivatives(root, bids_dir)
-    for leftover in root.rglob(".writing-*"):
-        if leftover.is_dir():
-            shutil.rmtree(leftover, ignore_errors=True)
-        else:
-            leftover.unlink(missing_ok=True)
+    remove_leftovers(root)
     reset_errors(root, subjects)
     folder = root / "logs" / run_id
     write_text(folder / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
@@ -52,6 +52,7 @@ def start_run(
     units = root / "code" / "units.tsv"
     write_text(folder / "units.tsv", units.read_text(encoding="utf-8"))
     write_json(folder / "environment.json", environment())
+    write_json(folder / "jobs.json", jobs)
 
 
 def reset_errors(root: Path, subjects: list[str]) -> None:
@@ -93,18 +94,28 @@ def environment() -> dict[str, Any]:
 
 
 def error_records(root: Path) -> list[dict[str, Any]]:
-    """Return the errors of the last run, in a fixed order."""
+    """Return the errors of the last run, in a fixed order, each with the log of its job."""
     return [
-        json.loads(path.read_text(encoding="utf-8"))
+        {**json.loads(path.read_text(encoding="utf-8")), "log": job_log(root, path)}
         for path in sorted((root / "logs" / "errors").glob("*.json"))
     ]
 
 
 def finish_run(root: Path, *, failed: bool) -> None:
     """End a run: subjects that failed get a report all the same, and the group report names them."""
+    # A job that could not write its error on a full disk looks as if it was killed.
+    full = shutil.disk_usage(root).free < SPARE_BYTES
     for note in sorted((root / "logs" / "running").glob("*.json")):
         record = root / "logs" / "errors" / note.name
         record.parent.mkdir(exist_ok=True)
+        if full:
+            told = json.loads(note.read_text(encoding="utf-8"))
+            error = full_at(root)
+            told |= {"exit_code": error.exit_code, "message": str(error)}
+            # In place: a new file may find no room, while this one has a block of its own.
+            with suppress_full(), note.open("r+b") as file:
+                file.write(json.dumps(told).encode())
+                file.truncate()
         note.replace(record)
     units = {record["unit"] for record in error_records(root)}
     if failed or units:

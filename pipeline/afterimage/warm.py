@@ -18,20 +18,20 @@ import importlib
 import itertools
 import json
 import os
+import secrets
 import selectors
 import signal
 import socket
 import struct
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
-#: Environment variable that holds the path of the socket; ``off`` keeps `launch` from making one.
+#: Environment variable that holds the name of the socket; ``off`` keeps `launch` from making one.
 VARIABLE = "AFTERIMAGE_WARM"
 #: Jobs that must have loaded a module before the process does.
 N_JOBS = 2
@@ -50,19 +50,19 @@ def warm_process(variables: Mapping[str, str]) -> Iterator[dict[str, str]]:
     if sys.platform != "linux" or variables.get(VARIABLE) == "off":
         yield dict(variables)
         return
-    with tempfile.TemporaryDirectory(prefix="afterimage-") as folder:  # of this user alone
-        address = str(Path(folder) / "jobs")
-        process = subprocess.Popen(
-            [sys.executable, "-m", "afterimage", "serve", address],
-            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            env={**variables, **ONE_THREAD},
-        )  # fmt: skip
-        try:
-            yield {**variables, VARIABLE: address}
-        finally:
-            assert process.stdin is not None  # noqa: S101  (for the type checker)
-            process.stdin.close()  # tells it to end
-            process.wait()
+    # A name without a file, which the system forgets with the process: a kill leaves nothing.
+    address = f"@afterimage-{secrets.token_hex(16)}"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "afterimage", "serve", address],
+        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env={**variables, **ONE_THREAD},
+    )  # fmt: skip
+    try:
+        yield {**variables, VARIABLE: address}
+    finally:
+        assert process.stdin is not None  # noqa: S101  (for the type checker)
+        process.stdin.close()  # tells it to end
+        process.wait()
 
 
 def ask(arguments: Sequence[str]) -> int | None:
@@ -77,9 +77,9 @@ def ask(arguments: Sequence[str]) -> int | None:
         return None
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         try:
-            connection.connect(address)
-            peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-            if os.getsid(struct.unpack("3i", peer)[0]) != os.getsid(0):
+            connection.connect(_abstract(address))
+            pid, user = _peer(connection)
+            if user != os.getuid() or os.getsid(pid) != os.getsid(0):
                 return None
             job = {
                 "arguments": list(arguments),
@@ -102,13 +102,25 @@ def ask(arguments: Sequence[str]) -> int | None:
     return code
 
 
+def _abstract(address: str) -> str:
+    """Turn a name into the address of a socket that is no file."""
+    return "\0" + address.removeprefix("@")
+
+
+def _peer(connection: socket.socket) -> tuple[int, int]:
+    """Return process and user at the other end."""
+    peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    pid, user, _ = struct.unpack("3i", peer)
+    return pid, user
+
+
 def serve(address: str, main: Callable[[list[str]], int]) -> None:
     """Be the warm process, until the standard input is closed.
 
     Parameters
     ----------
     address : str
-        Path of the socket to make.
+        Name of the socket to make.
     main : callable
         Runs a command line, in a fork; returns its exit code.
     """
@@ -133,7 +145,7 @@ class _Server:
     def __init__(self, address: str, main: Callable[[list[str]], int]) -> None:
         self._main = main
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listener.bind(address)
+        self._listener.bind(_abstract(address))
         self._listener.listen(64)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
@@ -155,6 +167,9 @@ class _Server:
 
     def _accept(self) -> None:
         job = _Job(self._listener.accept()[0])
+        if _peer(job.connection)[1] != os.getuid():  # anybody can see the name
+            job.connection.close()
+            return
         self._jobs.append(job)
         self._selector.register(job.connection, selectors.EVENT_READ, lambda: self._receive(job))
 

@@ -34,6 +34,7 @@ RULES = "\n".join(
 SHARED = {
     "control_patterns",
     "caption_scores",
+    "checkpoints",
     *("__init__", "runner", "stimuli", "scan_trials", "response_maps"),
     *(
         "condition_trials",

@@ -181,6 +181,7 @@ def test_problems_of_the_index_are_recorded_for_the_subjects_of_the_run(root: Pa
     (record,) = error_records(root)
     assert record == {
         "stage": "index", "unit": "sub-02", "exit_code": 65, "message": "no files\nhere",
+        "log": None,
     }  # fmt: skip
 
 

@@ -60,8 +60,12 @@ def command(tmp_path: Path):
 
 
 def wait_for_address(environment: dict[str, str]) -> None:
+    def listens() -> bool:
+        lines = Path("/proc/net/unix").read_text().splitlines()
+        return any(line.endswith(environment[VARIABLE]) and " 00010000 " in line for line in lines)
+
     until = time.monotonic() + 20
-    while not Path(environment[VARIABLE]).exists() and time.monotonic() < until:
+    while not listens() and time.monotonic() < until:
         time.sleep(0.02)
 
 
@@ -102,6 +106,19 @@ def test_a_job_ends_with_the_command_that_asked_for_it(command, tmp_path) -> Non
         while Path(f"/proc/{pid}").exists() and time.monotonic() < until:
             time.sleep(0.02)
         assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_kill_leaves_nothing_behind(command, tmp_path, monkeypatch) -> None:
+    _, variables = command
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    before = sorted(tmp_path.iterdir())
+    with warm_process(variables) as environment:
+        wait_for_address(environment)
+        assert sorted(tmp_path.iterdir()) == before
+        listening = Path("/proc/net/unix").read_text()
+        assert environment[VARIABLE] in listening
+    assert environment[VARIABLE] not in Path("/proc/net/unix").read_text()
 
 
 def test_without_the_process_a_stage_runs_by_itself(command, tmp_path) -> None:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -169,3 +170,31 @@ def test_another_simulation_in_the_same_place_leaves_nothing_of_the_first(
     assert (tmp_path / "sub-77").is_dir(), "a folder that no simulation made was removed"
     (tmp_path / "sub-77").rmdir()
     assert contents(tmp_path) == contents(dataset)
+
+
+def test_a_simulation_goes_on(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in the third run and begun again, it makes the others only, and the same study."""
+    from afterimage.simulate import bold
+
+    simulate_run, made = bold.simulate_run, []
+
+    def counted(subject: Any, number: int) -> Any:
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        made.append(number)
+        return simulate_run(subject, number)
+
+    folder = tmp_path / "study"
+    monkeypatch.setattr(bold, "simulate_run", counted)
+    with pytest.raises(KeyboardInterrupt):
+        simulate(folder)
+    assert not (folder / "dataset_description.json").exists()
+    made.clear()
+    monkeypatch.setattr(
+        bold, "simulate_run", lambda *given: made.append(given) or simulate_run(*given)
+    )
+    simulate(folder)
+    assert contents(folder) == contents(dataset)
+    assert len(made) == len(list(dataset.glob("sub-*/ses-*/func/*_bold.nii.gz"))) - 2

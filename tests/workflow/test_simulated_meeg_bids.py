@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from afterimage.errors import InputError
 from afterimage.io.tables import read_tsv
 from afterimage.simulate.meeg import simulate_run
 from afterimage.simulate.stimuli import draw_stimuli
-from afterimage.stages import simulate_bold
+from afterimage.stages import simulate_bold, simulate_meeg
 from afterimage.stages.simulate_meeg import Config, Inputs, Outputs, _draw_subject, run
 
 CONFIG = Config(
@@ -204,3 +205,36 @@ def test_it_neither_overwrites_a_subject_nor_mixes_pictures(study: Path) -> None
     assert contents(study / "sub-01") == before
     assert simulate(study).is_dir()
     assert len(read_tsv(study / "participants.tsv")) == 4
+
+
+def test_a_simulation_goes_on(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped while a recording is written and begun again, it adds what is missing."""
+    from afterimage.simulate import meeg
+
+    folder = tmp_path / "study"
+    simulate_bold.run(
+        simulate_bold.Inputs(), simulate_bold.Outputs(folder / "dataset_description.json"), BOLD
+    )
+    write, made = simulate_meeg.write_brainvision, []
+
+    def stopped(place: Path, stem: str, info: Any, data: Any, triggers: Any) -> None:
+        if made:
+            (place / f"{stem}.eeg").write_bytes(b"half")
+            raise KeyboardInterrupt
+        made.append(stem)
+        write(place, stem, info, data, triggers)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(simulate_meeg, "write_brainvision", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            simulate(folder)
+    simulate_run, again = meeg.simulate_run, []
+    monkeypatch.setattr(
+        meeg, "simulate_run", lambda *given: again.append(given) or simulate_run(*given)
+    )
+    simulate(folder)
+    assert contents(folder) == contents(study)
+    n_runs = len([*study.glob("sub-*/eeg/*.vhdr"), *study.glob("sub-*/meg/*.fif")])
+    assert len(again) == n_runs - 1

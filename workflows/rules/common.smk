@@ -478,11 +478,22 @@ def stage_command(stage):
     return " ".join(parts) + " > {log:q} 2>&1"
 
 
+def planned_jobs():
+    """Return of every rule how many jobs it has, and how many of them this run starts."""
+    jobs = {}
+    for job in workflow.dag.jobs:
+        counts = jobs.setdefault(job.rule.name, [0, 0])
+        counts[0] += 1
+        counts[1] += workflow.dag.needrun(job)
+    return jobs
+
+
 def record_command(event):
     """Return the command that writes the run's record, or its reports after a failure."""
     options = [f"--bids-dir {shlex.quote(str(BIDS_DIR))}", f"--run-id {RUN_ID}"]
     if event == "start":
         options.append(f"--settings {shlex.quote(json.dumps(visible(SETTINGS)))}")
+        options.append(f"--jobs {shlex.quote(json.dumps(planned_jobs()))}")
         options.append("--subjects " + " ".join(dict.fromkeys(row["subject"] for row in SELECTED)))
     command = f"{CODE} -m afterimage record {event} . {' '.join(options)}"
     return command.replace("{", "{{").replace("}", "}}")

@@ -24,7 +24,8 @@ rule clean_bold:
         mask="sub-{subject}/sub-{subject}_desc-brain_mask.nii.gz",
         confounds=run_files("confounds"),
     output:
-        series="sub-{subject}/{ses}func/sub-{subject}{ents}_desc-clean_series.nc",
+        # The largest of all; removed when what is made of it is done, unless with --notemp.
+        series=temp("sub-{subject}/{ses}func/sub-{subject}{ents}_desc-clean_series.nc"),
         confounds="sub-{subject}/{ses}func/sub-{subject}{ents}_desc-confounds_timeseries.tsv",
         quality="sub-{subject}/{ses}func/sub-{subject}{ents}_desc-bold_quality.nc",
     log:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from afterimage.errors import InputError
+from afterimage.io.atomic import atomic_path
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 
@@ -94,7 +95,8 @@ def link_file(source: Path, place: Path, *, symbolic: bool = True) -> None:
         except OSError:
             continue
         return
-    shutil.copyfile(source, place)
+    with atomic_path(place) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def link_folder(source: Path, place: Path) -> None:

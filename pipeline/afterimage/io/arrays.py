@@ -63,6 +63,8 @@ def write_dataset(path: Path, dataset: xarray.Dataset) -> None:
         for name, variable in dataset.variables.items()
         if variable.dtype.kind in "fiu" and variable.size > 4096
     }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    require_space(path.parent, dataset.nbytes)
     with atomic_path(path) as temporary:
         dataset.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
 

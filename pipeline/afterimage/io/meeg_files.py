@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,8 +13,6 @@ from afterimage.io.atomic import write_json
 from afterimage.io.tables import write_tsv
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import mne
 
 #: Smallest step of a channel of each kind: V, V, T, T/m. Values beyond 32,767 steps are clipped,
@@ -26,6 +27,8 @@ def write_brainvision(
 ) -> None:
     """Write ``stem.vhdr``, ``.vmrk`` and ``.eeg``; the same data give the same bytes.
 
+    The header, by which a recording is found, comes into place last, and whole.
+
     Parameters
     ----------
     folder : Path
@@ -39,22 +42,24 @@ def write_brainvision(
     import pybv
 
     triggers = np.asarray(triggers)
-    pybv.write_brainvision(
-        data=_rounded(info, data),
-        sfreq=info["sfreq"],
-        ch_names=info["ch_names"],
-        fname_base=stem,
-        folder_out=str(folder),
-        events=np.column_stack([triggers, np.ones_like(triggers)]),
-        resolution=STEPS["eeg"] * 1e6,
-        unit="µV",
-        fmt="binary_int16",
-        overwrite=True,
-    )
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as place:
+        pybv.write_brainvision(
+            data=_rounded(info, data),
+            sfreq=info["sfreq"],
+            ch_names=info["ch_names"],
+            fname_base=stem,
+            folder_out=place,
+            events=np.column_stack([triggers, np.ones_like(triggers)]),
+            resolution=STEPS["eeg"] * 1e6,
+            unit="µV",
+            fmt="binary_int16",
+        )
+        for suffix in (".eeg", ".vmrk", ".vhdr"):
+            _move(Path(place) / f"{stem}{suffix}", folder)
 
 
 def write_fif(path: Path, info: mne.Info, data: np.ndarray) -> None:
-    """Write one FIF file.
+    """Write one FIF file, atomically.
 
     Parameters
     ----------
@@ -70,7 +75,17 @@ def write_fif(path: Path, info: mne.Info, data: np.ndarray) -> None:
     for channel, kind in zip(info["chs"], info.get_channel_types(), strict=True):
         channel["cal"] = STEPS[kind]
     raw = mne.io.RawArray(_rounded(info, data), info, verbose="error")
-    raw.save(path, fmt="short", overwrite=True, verbose="error")
+    # MNE chooses by the whole name, so the temporary thing is a folder.
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as place:
+        raw.save(Path(place) / path.name, fmt="short", verbose="error")
+        _move(Path(place) / path.name, path.parent)
+
+
+def _move(file: Path, folder: Path) -> None:
+    """Move a file that is written into its folder, content first."""
+    with file.open("rb") as written:
+        os.fsync(written.fileno())
+    file.replace(folder / file.name)
 
 
 def channel_rows(info: mne.Info) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from afterimage.bids.names import derivative_root, unit_of
+from afterimage.bids.names import unit_of
 from afterimage.decoding.leaks import check_fit
 from afterimage.decoding.registry import SHARED_DECODERS
 from afterimage.errors import ConfigError
@@ -26,6 +26,7 @@ from afterimage.io.arrays import block_shapes, block_writer, read_blocks
 from afterimage.io.trials import average_repeats, read_responses
 from afterimage.io.weights import load_weights, save_weights
 from afterimage.settings import StageConfig
+from afterimage.stages.checkpoints import checkpoint_folder
 from afterimage.stages.control_patterns import controls, moments
 from afterimage.stages.shared_decoders import only_subject, subject_data
 
@@ -81,7 +82,7 @@ def run(
     settings = SHARED_DECODERS.settings(kind)(**card["settings"])
     decoder = SHARED_DECODERS.get(kind).from_state(settings, arrays)
     seen = {stimulus for names in card["fitted_on"].values() for stimulus in names}
-    work = derivative_root(outputs.model) / "work" / "apply_shared_decoder" / f"sub-{subject}"
+    work = checkpoint_folder("apply_shared_decoder", VERSION, config, inputs, outputs.model)
     test, test_stimuli = read_responses(inputs.trials, "test", *card["window_s"])
     check_fit(seen, test_stimuli)
     n_trials = card["n_training_trials"].get(subject)
@@ -101,7 +102,7 @@ def run(
                 few,
                 set(test_stimuli),
                 device=device,
-                checkpoint_folder=work / f"{card['decoder']}-{len(few.stimuli)}",
+                checkpoint_folder=work,
             )
             n_trials = len(few.stimuli)
             seen |= set(few.stimuli.tolist())
@@ -123,7 +124,7 @@ def run(
         },
     )
     _write_predictions(outputs, decoder, subject, card["decoder"], sources, inputs.features)
-    shutil.rmtree(work, ignore_errors=True)
+    shutil.rmtree(work.parent, ignore_errors=True)
 
 
 def _sources(

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field, field_validator
 
-from afterimage.bids.names import derivative_root, unit_of
+from afterimage.bids.names import unit_of
 from afterimage.decoding.registry import DECODERS
 from afterimage.decoding.streams import Rows
 from afterimage.errors import AfterimageError, ConfigError
@@ -31,6 +31,7 @@ from afterimage.io.arrays import block_shapes, read_blocks
 from afterimage.io.atomic import write_json
 from afterimage.io.tables import read_tsv, write_tsv
 from afterimage.settings import StageConfig
+from afterimage.stages.checkpoints import checkpoint_folder
 from afterimage.stages.subject_trials import (
     Comparison,
     Joined,
@@ -127,7 +128,7 @@ def run(
 
     rows: list[dict[str, Any]] = []
     details: dict[str, Any] = {"comparisons": []}
-    work = derivative_root(outputs.table) / "work" / "evaluate_subjects"
+    work = checkpoint_folder("evaluate_subjects", VERSION, config, inputs, outputs.table)
     with ExitStack() as stack:
         members, details["notes"] = open_members(inputs.trials, stack)
         for modality in dict.fromkeys(member.modality for member in members):
@@ -141,7 +142,7 @@ def run(
             details["comparisons"].append(study.details())
     write_json(outputs.details, details)
     write_tsv(outputs.table, rows, COLUMNS)
-    shutil.rmtree(work, ignore_errors=True)
+    shutil.rmtree(work.parent, ignore_errors=True)
 
 
 class _Study:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 from contextlib import ExitStack
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ from afterimage.io.tables import write_tsv
 from afterimage.io.trials import average_repeats, open_reader, open_trials, read_layout
 from afterimage.io.weights import load_weights
 from afterimage.settings import StageConfig
+from afterimage.stages.checkpoints import checkpoint_folder
 from afterimage.stages.control_patterns import moments
 from afterimage.stages.shared_decoders import subject_data, unit_names
 
@@ -119,12 +121,14 @@ def run(
         n_permutations=config.n_permutations,
         random_state=config.random_state or 0,
     )
-    study = _Study(inputs, config, drawing, device)
+    work = checkpoint_folder("learning_curve", VERSION, config, inputs, outputs.table)
+    study = _Study(inputs, config, drawing, device, work)
     rows = study.rows()
     for path in inputs.shared:
         rows += study.adapted(path)
     more = ("analysis", "amount", "minutes", "n_trials", "n_stimuli", "note")
     write_tsv(outputs.table, rows, [*COLUMNS, *more])
+    shutil.rmtree(work.parent, ignore_errors=True)
 
 
 def minutes_recorded(
@@ -215,8 +219,11 @@ class _Unadapted:
 class _Study:
     """The trials of one subject in the order of recording, and the pictures to tell apart."""
 
-    def __init__(self, inputs: Inputs, config: Config, drawing: Resampling, device: str) -> None:
+    def __init__(
+        self, inputs: Inputs, config: Config, drawing: Resampling, device: str, work: Path
+    ) -> None:
         self.inputs, self.config, self.drawing, self.device = inputs, config, drawing, device
+        self.work = work
         self.subject = unit_of(inputs.trials).removeprefix("sub-")
         there = sorted(block_shapes(inputs.features))
         wanted = {*config.blocks, *([config.block] if config.block else [])}
@@ -271,7 +278,8 @@ class _Study:
         told["analysis"] = "own data"
         if told.get("note"):
             return [self._identity(name) | told]
-        fitted, extra = self._fitted(settings, kept, self.stimulus[kept], reader, times)
+        work = self.work / f"{camel_case(name)}-{len(kept)}"
+        fitted, extra = self._fitted(settings, kept, self.stimulus[kept], reader, times, work)
         return [row | told for row in self._score(name, fitted, self.average, self.gallery, extra)]
 
     def _first(self, amount: str) -> tuple[dict[str, Any], np.ndarray]:
@@ -328,7 +336,10 @@ class _Study:
                     continue
                 few = data.only(np.searchsorted(place, kept))
                 decoder = new(settings, arrays)
-                decoder.adapt(self.subject, few, held_out, device=self.device)
+                work = self.work / f"{camel_case(name, 'adapted')}-{len(kept)}"
+                decoder.adapt(
+                    self.subject, few, held_out, device=self.device, checkpoint_folder=work
+                )
                 after = _Adapted(decoder, self.subject)
                 rows += [row | told for row in self._score(name, after, average, gallery)]
         return rows
@@ -346,8 +357,9 @@ class _Study:
         return average
 
     def _fitted(
-        self, settings: Any, kept: np.ndarray, stimuli: np.ndarray, reader: Any, times: slice
-    ) -> tuple[Any, dict[str, Any]]:
+        self, settings: Any, kept: np.ndarray, stimuli: np.ndarray, reader: Any, times: slice,
+        work: Path,
+    ) -> tuple[Any, dict[str, Any]]:  # fmt: skip
         settings = settings.model_copy(update={"random_state": self.drawing.random_state})
         decoder = DECODERS.get(settings.kind)(settings)
         place = {name: row for row, name in enumerate(self.names)}
@@ -359,7 +371,10 @@ class _Study:
             )
             streams = {block: Rows(values, order) for block, values in self.features.items()}
             responses = TrialRows(reader, kept, times)
-            decoder.fit(responses, streams, stimuli, held_out, layout=layout, device=self.device)
+            decoder.fit(
+                responses, streams, stimuli, held_out, layout=layout, device=self.device,
+                checkpoint_folder=work,
+            )  # fmt: skip
             return decoder, {"layout": layout}
         flat = reader.read(kept, times=times).reshape(len(kept), -1)
         features = {block: values[order] for block, values in self.features.items()}

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
-from afterimage.bids.names import derivative_root
 from afterimage.errors import InputError
 from afterimage.io.tables import write_tsv
 from afterimage.io.weights import save_weights
@@ -20,6 +19,7 @@ from afterimage.pretraining.graph_mae import GraphMAESettings
 from afterimage.pretraining.parcel_patches import ParcelPatchesSettings
 from afterimage.pretraining.registry import MASKED_MODELS
 from afterimage.settings import StageConfig
+from afterimage.stages.checkpoints import checkpoint_folder
 from afterimage.stages.runner import record_skipped
 from afterimage.stages.series_recordings import (
     groups_of,
@@ -113,7 +113,7 @@ def run(
             found=f"{len(train_part)} to learn from, {len(test_part)} held out",
             expected="one or more of each", fix="change test_fraction, or add people",
         )  # fmt: skip
-    work = derivative_root(outputs.model) / "work" / "pretrain_series" / name
+    work = checkpoint_folder("pretrain_series", VERSION, config, inputs, outputs.model)
     untrained = MASKED_MODELS.get(settings.kind)(settings).initialise(len(recordings.regions))
     model.fit(train_part, device=device, checkpoint_folder=work)
     scores = pretext_scores(model, untrained, train_part, test_part, groups[test], config)
@@ -132,7 +132,7 @@ def run(
     }
     save_weights(outputs.model, weights, card)
     save_weights(outputs.example, example_of(model, test_part, random_state), {"model": name})
-    shutil.rmtree(work, ignore_errors=True)
+    shutil.rmtree(work.parent, ignore_errors=True)
 
 
 def prepare_all(model: Any, items: Sequence[Any]) -> tuple[list[Any], list[int], list[InputError]]:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
-from afterimage.bids.names import derivative_root
 from afterimage.errors import InputError
 from afterimage.io.tables import read_tsv, write_tsv
 from afterimage.io.tokens import RecordedTokens, read_tokens
@@ -19,6 +18,7 @@ from afterimage.io.weights import load_weights, save_weights
 from afterimage.pretraining.brain_omni import BrainOmniSettings
 from afterimage.pretraining.registry import TOKEN_MODELS
 from afterimage.settings import Settings, StageConfig
+from afterimage.stages.checkpoints import checkpoint_folder
 from afterimage.stages.series_recordings import groups_of, people_table
 from afterimage.tokenizers.registry import TOKENIZERS
 
@@ -110,7 +110,7 @@ def run(
             expected=f"stretches of more than {block} good steps on either side",
             fix="set a smaller block_steps, or see what tokenize left out",
         )  # fmt: skip
-    work = derivative_root(outputs.model) / "work" / "pretrain_tokens" / name
+    work = checkpoint_folder("pretrain_tokens", VERSION, config, inputs, outputs.model)
     model.fit(train, tokenizer.codebooks(), device=device, checkpoint_folder=work)
     if vocabulary["held_out"] == "people":
         people, column = people_table(inputs.participants), vocabulary["group_column"]
@@ -130,7 +130,7 @@ def run(
     }  # fmt: skip
     save_weights(outputs.model, weights, card)
     write_tsv(outputs.exposure, _exposure(sides, block), EXPOSURE_COLUMNS)
-    shutil.rmtree(work, ignore_errors=True)
+    shutil.rmtree(work.parent, ignore_errors=True)
 
 
 def stretches(recording: RecordedTokens, block: int) -> list[RecordedTokens]:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
-from afterimage.bids.names import derivative_root
 from afterimage.errors import InputError
 from afterimage.io.atomic import write_json
 from afterimage.io.tables import write_tsv
 from afterimage.io.weights import load_weights
 from afterimage.settings import StageConfig
+from afterimage.stages.checkpoints import checkpoint_folder
 from afterimage.stages.pretrain_series import prepare_all
 from afterimage.stages.runner import record_skipped
 from afterimage.stages.series_recordings import (
@@ -103,10 +103,10 @@ def run(
     groups = groups_of([item.subject for item in items], people, card["group_column"])
     test = np.isin(groups, card["test_groups"])
     rivals = representations(model, prepared, config)
-    work = derivative_root(outputs.table) / "work" / "probe_series" / card["name"]
+    work = checkpoint_folder("probe_series", VERSION, config, inputs, outputs.table)
     rows: list[dict[str, Any]] = []
     details: dict[str, Any] = {}
-    for label in config.labels:
+    for number, label in enumerate(config.labels):
         try:
             rows_of, data, names = labelled(items, people, label, groups, test)
         except InputError as error:
@@ -117,8 +117,7 @@ def run(
         ]
         if config.fine_tune:
             parts = [prepared[row] for row in rows_of]
-            scores += trained(model, parts, data, config, work / label, device)
-        shutil.rmtree(work, ignore_errors=True)
+            scores += trained(model, parts, data, config, work / str(number), device)
         protocol = (
             f"{int((~data.test).sum())} recordings to learn from, penalty chosen among their "
             f"{len(set(data.groups[~data.test]))} groups; people held out are tested once"
@@ -143,6 +142,7 @@ def run(
     record_skipped("probe_series", outputs.table, *found.left_out, *errors)
     write_tsv(outputs.table, rows, COLUMNS)
     write_json(outputs.details, {"model": card["name"], "labels": details})
+    shutil.rmtree(work.parent, ignore_errors=True)
 
 
 def representations(

@@ -6,6 +6,7 @@ Trials of people that the tokenizer was trained on are scored apart from those o
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from afterimage.io.atomic import write_json
 from afterimage.io.tables import read_tsv, write_tsv
 from afterimage.io.weights import load_weights
 from afterimage.settings import Settings, StageConfig
+from afterimage.stages.checkpoints import checkpoint_folder
 from afterimage.stages.condition_trials import Trials, contrast_classes, read_condition_trials
 from afterimage.stages.runner import record_skipped
 from afterimage.stages.token_probes import (
@@ -136,9 +138,10 @@ def run(
     seen = np.array([side for one in tokens for side in seen_by(ledger, one.recordings)])
     models = [load_weights(path) for path in inputs.models]
     frozen = frozen_features(grid, trials, tokenizer, models)
+    work = checkpoint_folder("probe_tokens", VERSION, config, inputs, outputs.table)
     rows: list[dict[str, Any]] = []
     details: dict[str, Any] = {}
-    for name, asked in config.contrasts.items():
+    for number, (name, asked) in enumerate(config.contrasts.items()):
         column, conditions = trials.labels(asked.condition_column)
         try:
             classes = contrast_classes(name, column, conditions, asked.classes)
@@ -148,7 +151,7 @@ def run(
             continue
         found = list(part.linear(frozen, threads))
         if config.train_networks:
-            found += part.networks(grid, models, device)
+            found += part.networks(grid, models, device, work / str(number))
         rows += [{"tokenizer": card["name"], **row} for one in found for row in part.rows(one)]
         details[name] = {
             "classes": list(classes), "condition_column": column, "notes": part.notes,
@@ -165,6 +168,7 @@ def run(
             "n_channels": trials.values.shape[1], "notes": trials.notes, "contrasts": details,
         },
     )  # fmt: skip
+    shutil.rmtree(work.parent, ignore_errors=True)
 
 
 class ContrastProbes:
@@ -220,13 +224,16 @@ class ContrastProbes:
             )  # fmt: skip
             yield self._probed(name, "linear baseline", decoding, settings.kind.replace("_", " "))
 
-    def networks(self, grid: TrialGrid, models: Sequence[Any], device: str) -> Iterator[Probed]:
+    def networks(
+        self, grid: TrialGrid, models: Sequence[Any], device: str, work: Path
+    ) -> Iterator[Probed]:
         """Yield what is trained through: models of tokens, as they were or from scratch, and a CNN."""
         from afterimage.evaluation.fold_probes import trained_decoding
 
         told = network_evidence(
-            grid, self.trials, models, (self.used, self.labels, self.folds), self.config, device
-        )
+            grid, self.trials, models, (self.used, self.labels, self.folds), self.config, device,
+            work,
+        )  # fmt: skip
         words = f"{self.config.n_steps} steps a fold; chance: labels of the test part permuted"
         for (features, role), evidence in told:
             decoding = trained_decoding(

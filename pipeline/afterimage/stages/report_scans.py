@@ -35,7 +35,7 @@ def read_scans(folder: Path, name: str, rows: Sequence[Row]) -> ScanQuality | No
     """
     quality = {_prefix(path, QUALITY): path for path in folder.glob(f"**/func/{name}*{QUALITY}")}
     series = {_prefix(path, SERIES): path for path in folder.glob(f"**/func/{name}*{SERIES}")}
-    problems = _problems(rows, series)
+    problems = _problems(rows, {**series, **quality})  # series are removed when they are used
     responses_file = folder / f"{name}_desc-responses_quality.nc"
     if not (quality or problems or responses_file.is_file()):
         return None
@@ -61,14 +61,14 @@ def _prefix(path: Path, ending: str) -> str:
     return path.name.removesuffix(ending)
 
 
-def _problems(rows: Sequence[Row], series: dict[str, Path]) -> dict[str, str]:
+def _problems(rows: Sequence[Row], files: dict[str, Path]) -> dict[str, str]:
     """Return why runs were left out: found by the index, or when they were read."""
     problems = {
         run_prefix(row["bold"]): row["problem"].replace(" | ", "\n")
         for row in rows
         if row.get("problem", "n/a") != "n/a" and row.get("bold", "n/a") != "n/a"
     }
-    for run, path in sorted(series.items()):
+    for run, path in sorted(files.items()):
         with open_dataset(path) as dataset:
             if problem := str(dataset.attrs.get("problem", "")):
                 problems[run] = problem

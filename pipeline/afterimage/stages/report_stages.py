@@ -38,6 +38,7 @@ from afterimage.stages import (
     train_decoder,
     train_generator,
 )
+from afterimage.stages.runner import job_log
 
 Link = tuple[str, ModuleType, str]
 #: How responses come about, by where they start: stage, its module, and a file that tells that it
@@ -188,14 +189,9 @@ def stage_errors(root: Path, name: str, rows: Sequence[Row] = ()) -> list[StageE
         if record.get("unit") != name:
             continue
         stage = str(record.get("stage"))
-        # The log of a job is named like its outputs, without their suffix.
-        job = f"{path.stem.removeprefix(f'{stage}_')}_"
-        logs = [
-            log for log in (root / "logs" / stage).rglob("*.log") if job.startswith(f"{log.stem}_")
-        ]
-        logs = sorted(logs, key=lambda log: -len(log.stem))
-        tail = logs[0].read_text(encoding="utf-8", errors="replace")[-4000:] if logs else ""
-        link = logs[0].relative_to(root).as_posix() if logs else ""
+        log = job_log(root, path)
+        tail = log.read_text(encoding="utf-8", errors="replace")[-4000:] if log else ""
+        link = log.relative_to(root).as_posix() if log else ""
         partial = path.stem.endswith("_skipped") or (stage == "index" and usable)
         errors.append(StageError(stage, str(record.get("message")), link, tail, partial))
     return errors
@@ -224,21 +220,33 @@ def stage_runs(
         Of this subject; partial ones leave their stage done.
     """
     alone, together = decoder_names(sections)
-    decoder, shared = ([*alone, *together] or ["none"])[0], (together or ["none"])[0]
+    names = [
+        (d, shared) for d in [*alone, *together] or ["none"] for shared in together or ["none"]
+    ]
     failed = {error.stage: error for error in errors if not error.partial}
     runs = []
-    broken = "index" in failed
+    broken = "index" if "index" in failed else ""
     for stage, module, pattern in chain(root / name, rows, sections):
-        files = sorted((root / name).glob(pattern.format(s=name, d=decoder, shared=shared)))
-        sidecars = [read_json(file) for file in files if file.suffix == ".json"]
+        found = {
+            file: read_json(file) if file.suffix == ".json" else {}
+            for d, shared in names
+            for file in sorted((root / name).glob(pattern.format(s=name, d=d, shared=shared)))
+        }
+        files = [file for file, one in found.items() if one.get("Stage", stage) == stage]
+        sidecars = [found[file] for file in files if found[file]]
         sidecar = sidecars[0] if sidecars else {}
         status = "done" if files else "missing"
+        stale = next(
+            (text for s in sidecars if (text := _stale(s, sections.get(stage), module.VERSION))),
+            "",
+        )
         if stage in failed:
-            status, broken = "failed", True
+            status, broken, stale = "failed", stage, ""
         elif broken:
             status = "skipped"
+            if files and not stale:
+                stale = f"of an earlier run: {broken} failed since"
         seconds, peak_memory_mb = _cost(root / "logs" / "cost" / stage, name)
-        stale = (_stale(found, sections.get(stage), module.VERSION) for found in sidecars)
         runs.append(
             StageRun(
                 name=stage,
@@ -248,7 +256,7 @@ def stage_runs(
                 peak_memory_mb=peak_memory_mb,
                 config_hash=str(sidecar.get("ConfigHash", "")),
                 log_path=failed[stage].log_path if stage in failed else "",
-                stale=next((text for text in stale if text), ""),
+                stale=stale,
                 cites=module.CITES,
             )
         )

@@ -263,6 +263,17 @@ def error_record_path(name: str, outputs: Mapping[str, Sequence[str]]) -> Path |
     return None
 
 
+def job_log(root: Path, record: Path) -> Path | None:
+    """Return the log of the job whose error is recorded in ``record``, or None without one."""
+    stage = json.loads(record.read_text(encoding="utf-8")).get("stage", "")
+    # The log of a job is named like its outputs, without their suffix.
+    job = f"{record.stem.removeprefix(f'{stage}_')}_"
+    logs = [
+        log for log in (root / "logs" / stage).rglob("*.log") if job.startswith(f"{log.stem}_")
+    ]
+    return max(logs, key=lambda log: len(log.stem), default=None)
+
+
 def running_path(record: Path) -> Path:
     """Return where a job notes that it runs; what stands there when no job runs was killed."""
     return record.parent.parent / "running" / record.name
@@ -327,7 +338,7 @@ def guarded_run(
     except AfterimageError as error:
         message, code = str(error), error.exit_code
     except Exception as error:  # noqa: BLE001  the record must be written whatever happened
-        if full := disk_full(error):
+        if full := disk_full(error, Path(first).parent):
             message, code = str(full), full.exit_code
         else:
             traceback.print_exc()

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from afterimage.io.atomic import atomic_path, write_json, write_text
 from afterimage.io.images import write_png
 from afterimage.io.nifti import write_nifti
-from afterimage.io.tables import write_tsv
+from afterimage.io.tables import read_json, write_tsv
 from afterimage.settings import StageConfig
 
 if TYPE_CHECKING:
@@ -108,25 +108,36 @@ class Outputs:
 def run(
     inputs: Inputs, outputs: Outputs, config: Config, *, threads: int = 1, device: str = "cpu"
 ) -> None:
-    """Draw pictures, scan every subject, write raw BIDS with the truth in ``derivatives/``."""
+    """Draw pictures, scan every subject, write raw BIDS with the truth in ``derivatives/``.
+
+    A simulation that was interrupted goes on with the runs that are not there yet.
+    """
     from threadpoolctl import threadpool_limits
 
     from afterimage.simulate.stimuli import draw_stimuli
 
     folder = outputs.description.parent
-    _clear(outputs.description)
+    begun = folder / "derivatives" / "simulation" / ".begun-simulate_bold.json"
+    resumed = goes_on(begun, VERSION, config)
+    if not resumed:
+        _clear(outputs.description)
     _describe_derivatives(folder / "derivatives")
+    write_json(begun, told(VERSION, config))
     n_pictures = config.n_training_images + config.n_test_images
     images, attributes, captions = draw_stimuli(n_pictures, config.random_state)
     names = write_stimuli(
-        folder / "stimuli", images, attributes, captions, config.n_training_images
-    )
+        folder / "stimuli", images, attributes, captions, config.n_training_images,
+        resumed=resumed,
+    )  # fmt: skip
     n_at_once = max(1, min(threads, config.n_subjects))
 
     def simulate(number: int) -> int:
         subject = _draw_subject(config, number, images, attributes)
         label = f"sub-{number:02d}"
-        _write_scans(folder, label, subject, names, attributes, config, threads // n_at_once)
+        _write_scans(
+            folder, label, subject, names, attributes, config, threads // n_at_once,
+            resumed=resumed,
+        )  # fmt: skip
         _write_rois(folder / "derivatives" / "rois", label, subject)
         _write_truth(folder / "derivatives" / "simulation", label, subject, names)
         return len(subject.runs)
@@ -149,6 +160,17 @@ def run(
             "Simulation": config.model_dump(mode="json"),
         },
     )
+    begun.unlink()
+
+
+def told(version: int, config: StageConfig) -> dict[str, Any]:
+    """Return what an interrupted simulation must have in common with one that takes it up."""
+    return {"Version": version, "Simulation": config.model_dump(mode="json")}
+
+
+def goes_on(begun: Path, version: int, config: StageConfig) -> bool:
+    """Whether a simulation of just these settings was begun here and not ended."""
+    return begun.is_file() and read_json(begun) == told(version, config)
 
 
 def _draw_subject(
@@ -195,12 +217,19 @@ def write_stimuli(
     attributes: Mapping[str, np.ndarray],
     captions: Sequence[str],
     n_training: int,
+    *,
+    resumed: bool = False,
 ) -> list[str]:
-    """Write the pictures, those for training first, and their table; return their ids."""
+    """Write the pictures, those for training first, and their table; return their ids.
+
+    With ``resumed`` they are those of this simulation where their table stands.
+    """
     names = [f"picture{index:04d}" for index in range(len(images))]
     rows = []
+    there = resumed and (folder / "stimuli.tsv").is_file()  # it is written last
     for index, name in enumerate(names):
-        write_png(folder / f"{name}.png", images[index])
+        if not there:
+            write_png(folder / f"{name}.png", images[index])
         split = "train" if index < n_training else "test"
         row = {"stimulus_id": name, "file": f"{name}.png", "split": split}
         values = {key: column[index].item() for key, column in attributes.items()}
@@ -217,8 +246,10 @@ def _write_scans(
     attributes: Mapping[str, np.ndarray],
     config: Config,
     threads: int,
+    *,
+    resumed: bool,
 ) -> None:
-    """Write the anatomy of a subject, and every run with its events."""
+    """Write the anatomy of a subject, and every run with its events, unless ``resumed`` after it."""
     from afterimage.simulate.bold import simulate_run
     from afterimage.simulate.head import draw_anatomy
 
@@ -229,6 +260,8 @@ def _write_scans(
 
     def scan(number: int) -> None:
         stem = _stem(folder, label, subject.runs[number])
+        if resumed and Path(f"{stem}_events.tsv").is_file():  # it is written last
+            return
         series = simulate_run(subject, number)
         write_nifti(Path(f"{stem}_bold.nii.gz"), series, subject.head.affine, config.t_r_s)
         _write_events(Path(f"{stem}_events.tsv"), subject.runs[number], names, attributes, config)

@@ -15,7 +15,14 @@ from afterimage.io.atomic import atomic_path, write_json, write_text
 from afterimage.io.meeg_files import channel_rows, write_brainvision, write_fif, write_positions
 from afterimage.io.tables import read_json, read_tsv, write_tsv
 from afterimage.settings import StageConfig
-from afterimage.stages.simulate_bold import BIDS_VERSION, EVENTS, TASK, write_stimuli
+from afterimage.stages.simulate_bold import (
+    BIDS_VERSION,
+    EVENTS,
+    TASK,
+    goes_on,
+    told,
+    write_stimuli,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -116,15 +123,21 @@ class Outputs:
 def run(
     inputs: Inputs, outputs: Outputs, config: Config, *, threads: int = 1, device: str = "cpu"
 ) -> None:
-    """Record every subject, add it to the dataset, with the truth in ``derivatives/``."""
+    """Record every subject, add it to the dataset, with the truth in ``derivatives/``.
+
+    A simulation that was interrupted goes on with the runs that are not there yet.
+    """
     from afterimage.simulate.stimuli import draw_stimuli
 
     truth = outputs.marker.parent
     folder = truth.parent.parent
-    _clear(outputs.marker, config)
+    begun = truth / ".begun-simulate_meeg.json"
+    if not goes_on(begun, VERSION, config):
+        _clear(outputs.marker, config)
     n_pictures = config.n_training_images + config.n_test_images
     images, attributes, captions = draw_stimuli(n_pictures, config.random_state)
     names = _same_stimuli(folder / "stimuli", images, attributes, captions, config)
+    write_json(begun, told(VERSION, config))
     rows = []
     for label, modality in config.subjects.items():
         # The mark that this folder may be removed comes first.
@@ -135,6 +148,7 @@ def run(
         rows.append({"participant_id": label, "n_runs": str(len(subject.runs))})
     _write_root(folder, rows, config)
     write_json(outputs.marker, {"Simulation": config.model_dump(mode="json")})
+    begun.unlink()
 
 
 def _draw_subject(
@@ -206,9 +220,11 @@ def _write_recordings(
     from afterimage.simulate.meeg import simulate_run
 
     place = folder / label / subject.modality
-    place.mkdir(parents=True)
+    place.mkdir(parents=True, exist_ok=True)
     for number, recorded in enumerate(subject.runs):
         stem = f"{label}_task-{TASK}_run-{recorded.run:02d}"
+        if (place / f"{stem}_events.tsv").is_file():  # it is written last
+            continue
         data = simulate_run(subject, number)
         if subject.modality == "eeg":
             write_brainvision(place, f"{stem}_eeg", subject.info, data, recorded.first_samples)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -124,6 +125,7 @@ def network_evidence(
     known: tuple[NDArray[np.integer], NDArray[np.integer], Folds],
     config: Any,
     device: str,
+    work: Path,
 ) -> Iterator[tuple[tuple[str, str], NDArray[np.float64]]]:
     """Yield the evidence of networks that are trained through, on equal terms.
 
@@ -135,6 +137,8 @@ def network_evidence(
     config : Config
         Of `probe_tokens`.
     device : str
+    work : Path
+        Where checkpoints are kept, of every network and fold.
 
     Yields
     ------
@@ -157,11 +161,14 @@ def network_evidence(
         "device": device,
     }  # fmt: skip
 
-    def evidence_of(network: Any, values: np.ndarray, there: np.ndarray) -> NDArray[np.float64]:
+    def evidence_of(
+        name: str, network: Any, values: np.ndarray, there: np.ndarray
+    ) -> NDArray[np.float64]:
         found = np.full(one_hot.shape, np.nan)
-        for train, test in folds:
+        for number, (train, test) in enumerate(folds):
             given = (network, values[train], there[train], one_hot[train])
-            predict = seeded(partial(fit_readout, *given, **options), options["random_state"])
+            own = options | {"checkpoint_folder": work / f"{name}-{number}"}
+            predict = seeded(partial(fit_readout, *given, **own), options["random_state"])
             found[test] = predict(values[test], there[test])
         return found
 
@@ -172,7 +179,8 @@ def network_evidence(
         config.random_state or 0,
     )
     heard = np.ones((len(signals), 1, 1), bool)
-    yield ("small convolution", "network baseline"), evidence_of(network, signals, heard)
+    told = evidence_of("convolution", network, signals, heard)
+    yield ("small convolution", "network baseline"), told
     for arrays, card in models:
         model = TOKEN_MODELS.get(card["settings"]["kind"]).from_state(arrays, card)
         untrained = type(model)(model.settings).initialise(model.streams_, arrays["codebooks"])
@@ -180,7 +188,8 @@ def network_evidence(
         for one, role, words in (
             (model, "model", "fine-tuned"), (untrained, UNTRAINED, "from scratch")
         ):  # fmt: skip
-            told = evidence_of(GridTrials(one.network_), values, there)
+            name = f"{card['name']}-{role}"
+            told = evidence_of(name, GridTrials(one.network_), values, there)
             yield (f"{card['name']}: {words}", role), told
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import shutil
 from collections.abc import Iterator, Mapping
@@ -15,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
-from afterimage.bids.names import derivative_root, unit_of
 from afterimage.decoding.bayesian import BayesianSettings
 from afterimage.decoding.layout import window
 from afterimage.decoding.leaks import check_fit
@@ -38,6 +36,7 @@ from afterimage.io.atomic import require_space
 from afterimage.io.trials import average_repeats, open_reader, read_layout, read_responses
 from afterimage.io.weights import save_weights
 from afterimage.settings import StageConfig
+from afterimage.stages.checkpoints import checkpoint_folder
 from afterimage.stages.control_patterns import controls, moments
 from afterimage.stages.shared_decoders import plain
 
@@ -120,7 +119,7 @@ def run(
     # networks read trials in batches and are told where and when a value was measured
     extra = _layout_of(inputs, config) if getattr(decoder, "needs_layout", False) else {}
     options: dict[str, Any] = {}
-    work = derivative_root(outputs.model) / "work" / "train_decoder" / unit_of(outputs.model)
+    work = checkpoint_folder("train_decoder", VERSION, config, inputs, outputs.model)
     with open_reader(inputs.trials) as reader, _blocks(decoder, inputs.features) as blocks:
         responses, stimuli = _training(reader, inputs, config, stream=bool(extra))
         order = _rows_of(names, stimuli)
@@ -128,10 +127,9 @@ def run(
             block: _of_trials(values, order, rows=bool(extra)) for block, values in blocks.items()
         }
         if extra:
-            folder = work / name / _fingerprint(settings.model_dump(mode="json"), stimuli, config)
-            options = {"device": device, "checkpoint_folder": folder}
+            options = {"device": device, "checkpoint_folder": work}
         elif getattr(decoder, "streams", False):
-            options = {"allocate": _on_disk(work / name)}
+            options = {"allocate": _on_disk(work)}
         decoder.fit(responses, features, stimuli, held_out=set(test_stimuli), **extra, **options)
         statistics = moments(responses)
         save_weights(
@@ -152,7 +150,7 @@ def run(
             if config.roi_images:
                 optimal = _roi_features(inputs.trials, decoder, statistics, blocks, extra)
                 _write_regions(writer, config.roi_images, name, optimal, inputs.features)
-    shutil.rmtree(work / name, ignore_errors=True)
+    shutil.rmtree(work.parent, ignore_errors=True)
 
 
 @contextmanager
@@ -282,10 +280,3 @@ def _training(
 def _rows_of(names: np.ndarray, stimuli: np.ndarray) -> np.ndarray:
     rows = {stimulus: row for row, stimulus in enumerate(names)}
     return np.array([rows[stimulus] for stimulus in stimuli])
-
-
-def _fingerprint(settings: Mapping[str, Any], stimuli: np.ndarray, config: Config) -> str:
-    """Name of a training run: a checkpoint of another one is not resumed."""
-    whole = [settings, stimuli.tolist(), config.tmin_s, config.tmax_s]
-    whole += [config.average_training_repeats]
-    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:16]

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from afterimage.bids.names import derivative_root, unit_of
 from afterimage.features.registry import ENCODERS
 from afterimage.features.vision import VisionSettings
-from afterimage.io.atomic import write_json
+from afterimage.io.atomic import atomic_folder, write_json
 from afterimage.io.images import read_image, resize_images
 from afterimage.io.tables import read_tsv
 from afterimage.resources import model_folder
 from afterimage.settings import StageConfig
+from afterimage.stages.checkpoints import checkpoint_folder
 
 VERSION = 1
 CITES = ("rombach2022",)
@@ -70,12 +70,7 @@ def run(
     pixels = resize_images(pictures, config.size_px, config.size_px)
     images = np.rint(pixels * 255.0).astype(np.uint8)
     start = model_folder(config.generator)
-    work = (
-        derivative_root(outputs.generator)
-        / "work"
-        / "train_generator"
-        / unit_of(outputs.generator)
-    )
+    work = checkpoint_folder("train_generator", VERSION, config, inputs, outputs.generator)
     random_state = config.random_state or 0
 
     vae = load_autoencoder(start)
@@ -106,10 +101,14 @@ def run(
             device=device,
             checkpoint_folder=work / "denoiser",
         )
-    _save(outputs.generator, start, vae, unet, scheduler)
     card = {"start": config.generator, "trained_on": [row["stimulus_id"] for row in rows]}
-    write_json(outputs.generator / "training.json", card)
-    shutil.rmtree(work, ignore_errors=True)
+    with atomic_folder(outputs.generator) as folder:
+        vae.save_pretrained(folder / "vae", safe_serialization=True)
+        unet.save_pretrained(folder / "unet", safe_serialization=True)
+        scheduler.save_pretrained(folder / "scheduler")
+        shutil.copyfile(start / "model_index.json", folder / "model_index.json")
+        write_json(folder / "training.json", card)
+    shutil.rmtree(work.parent, ignore_errors=True)
 
 
 def _load_denoiser(folder: Path) -> tuple[Any, Any]:
@@ -119,15 +118,3 @@ def _load_denoiser(folder: Path) -> tuple[Any, Any]:
         folder / "unet", local_files_only=True, use_safetensors=True
     )
     return unet.float(), DDIMScheduler.from_pretrained(folder / "scheduler", local_files_only=True)
-
-
-def _save(target: Path, start: Path, vae: Any, unet: Any, scheduler: Any) -> None:
-    """Write the folder beside its place and move it there whole."""
-    temporary = target.with_name(f".writing-{target.name}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    vae.save_pretrained(temporary / "vae", safe_serialization=True)
-    unet.save_pretrained(temporary / "unet", safe_serialization=True)
-    scheduler.save_pretrained(temporary / "scheduler")
-    shutil.copyfile(start / "model_index.json", temporary / "model_index.json")
-    shutil.rmtree(target, ignore_errors=True)
-    temporary.replace(target)

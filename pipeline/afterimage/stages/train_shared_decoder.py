@@ -6,8 +6,6 @@ of each subject lie with `apply_shared_decoder`. Subjects named in ``adapt`` tak
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
-from afterimage.bids.names import derivative_root, unit_of
+from afterimage.bids.names import unit_of
 from afterimage.decoding.registry import SHARED_DECODERS
 from afterimage.errors import AfterimageError, ConfigError, InputError
 from afterimage.io.tables import read_tsv
 from afterimage.io.weights import save_weights
 from afterimage.settings import StageConfig
+from afterimage.stages.checkpoints import checkpoint_folder
 from afterimage.stages.runner import record_skipped
 from afterimage.stages.shared_decoders import plain, subject_data, unit_names
 
@@ -87,16 +86,11 @@ def run(
     ((name, settings),) = config.decoders.items()
     settings = settings.model_copy(update={"random_state": config.random_state or 0})
     decoder = SHARED_DECODERS.get(settings.kind)(settings)
-    work = derivative_root(outputs.model) / "work" / "train_shared_decoder" / name
+    work = checkpoint_folder("train_shared_decoder", VERSION, config, inputs, outputs.model)
     with ExitStack() as stack:
         subjects, held_out, skipped = _subjects(inputs, config, stack)
         record_skipped("train_shared_decoder", outputs.model, *skipped)
-        decoder.fit(
-            subjects,
-            held_out,
-            device=device,
-            checkpoint_folder=work / _fingerprint(settings, subjects, config),
-        )
+        decoder.fit(subjects, held_out, device=device, checkpoint_folder=work)
     save_weights(
         outputs.model,
         decoder.state(),
@@ -115,7 +109,7 @@ def run(
             "cross_validation": plain(decoder.cross_validation_),
         },
     )
-    shutil.rmtree(work, ignore_errors=True)
+    shutil.rmtree(work.parent, ignore_errors=True)
 
 
 def _subjects(
@@ -160,10 +154,3 @@ def _subjects(
             errors.append(error)
             del subjects[label]
     return subjects, held_out, errors
-
-
-def _fingerprint(settings: Any, subjects: dict[str, SubjectData], config: Config) -> str:
-    """Name of a training run: a checkpoint of another one is not resumed."""
-    whole = [settings.model_dump(mode="json"), config.tmin_s, config.tmax_s]
-    whole += [[label, data.stimuli.tolist()] for label, data in subjects.items()]
-    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:16]

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
-from afterimage.bids.names import derivative_root
 from afterimage.errors import InputError
 from afterimage.io.atomic import write_json
 from afterimage.io.tables import write_tsv
 from afterimage.io.weights import save_weights
 from afterimage.settings import StageConfig
+from afterimage.stages.checkpoints import checkpoint_folder
 from afterimage.stages.runner import record_skipped
 from afterimage.stages.series_recordings import groups_of, held_out, people_table
 from afterimage.stages.token_scores import COLUMNS, card_of, scored_parts
@@ -126,7 +126,7 @@ def run(
         for side in ("train", "test")
     }
     source = SeriesSource(sides["train"], tokenizer, config.overlap, config.max_censored)
-    work = derivative_root(outputs.model) / "work" / "train_tokenizer" / name
+    work = checkpoint_folder("train_tokenizer", VERSION, config, inputs, outputs.model)
     try:
         tokenizer.fit(source, device=device, checkpoint_folder=work)
     finally:
@@ -160,7 +160,7 @@ def run(
     )
     save_weights(outputs.example, arrays, {"tokenizer": name})
     write_tsv(outputs.exposure, _exposure(sides, source), EXPOSURE_COLUMNS)
-    shutil.rmtree(work, ignore_errors=True)
+    shutil.rmtree(work.parent, ignore_errors=True)
 
 
 def _exposure(sides: dict[str, list[RecordingFile]], source: SeriesSource) -> list[dict[str, Any]]:

@@ -7,6 +7,8 @@ resumes ends with the same bytes on a CPU as one that never stopped.
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Batch = dict[str, "Tensor"]
+
+#: A checkpoint is written at least so often, whatever the number of steps between two says.
+CHECKPOINT_S = 60.0
 
 
 class LoopSettings(Settings):
@@ -190,6 +195,7 @@ def train(
     others = {k: t for k, t in objective.state_dict().items() if k not in parameters}
     kept = (parameters, others, average, optimizer, losses, early_stopping)
     done = 0 if checkpoint_folder is None else load_checkpoint(checkpoint_folder, *kept)
+    saved_s = time.monotonic()
     if early_stopping and not done:
         early_stopping.look(0, objective, parameters, average)
     while done < settings.n_steps and not (early_stopping and early_stopping.stopped):
@@ -207,8 +213,10 @@ def train(
         if early_stopping and (done % early_stopping.every == 0 or done == settings.n_steps):
             early_stopping.look(done, objective, parameters, average)
         due = done % settings.checkpoint_every == 0 or done == settings.n_steps
+        due = due or time.monotonic() - saved_s > CHECKPOINT_S
         if checkpoint_folder is not None and due and accelerator.is_main_process:
             save_checkpoint(checkpoint_folder, done, *kept)
+            saved_s = time.monotonic()
         if on_progress is not None:
             on_progress(done, float(losses[done - 1]))
     _copy_into(parameters, (early_stopping and early_stopping.weights) or average)
@@ -308,8 +316,13 @@ def save_checkpoint(
         record |= {"n_worse": early_stopping.n_worse, "history": early_stopping.history}
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / "checkpoint.safetensors.partial"
-    save_file(tensors, partial, metadata={"state": json.dumps(record)})
-    partial.replace(folder / "checkpoint.safetensors")
+    try:
+        save_file(tensors, partial, metadata={"state": json.dumps(record)})
+        with partial.open("rb") as written:  # the content reaches the disk before the name does
+            os.fsync(written.fileno())
+        partial.replace(folder / "checkpoint.safetensors")
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def load_checkpoint(
