@@ -20,6 +20,7 @@ commands beside it:
   afterimage config {template,check,show,schema}  a commented configuration; check one; what would be used
   afterimage index BIDS_DIR                  what would be run on: subjects, runs and their files
   afterimage import NAME SOURCE DATASET      turn a published dataset (nsd, god, ...) into such a folder
+  afterimage decode-live OUT_DIR ...         decode the trials of a stream of EEG or MEG as they end
   afterimage report OUT_DIR                  write the reports again from what is there
   afterimage methods [--json]                every method: name, room, paper, needs, check
   afterimage stage NAME ...                  run one stage (what the workflow calls)
@@ -349,6 +350,12 @@ def _methods(arguments: list[str]) -> int:
     return 0
 
 
+def _decode_live(arguments: list[str]) -> int:
+    from afterimage.live import main as decode_live
+
+    return decode_live(arguments)
+
+
 def _serve(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="afterimage serve",
@@ -366,6 +373,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "config": _config,
     "index": _index,
     "import": _import,
+    "decode-live": _decode_live,
     "report": _report,
     "record": _record,
     "serve": _serve,
