@@ -169,13 +169,15 @@ def _session(
         write_session,
     )
 
-    decoder = LiveDecoder(subject)
     painter: Painter | None = None
     folder.mkdir(parents=True, exist_ok=True)
     if options.n_steps:
-        paint = open_painter(subject, options.method, options.n_steps, device)
+        paint, blocks = open_painter(subject, options.method, options.n_steps, device)
+        decoder = LiveDecoder(subject, blocks)
         painter = Painter(paint, decoder.nothing, folder, subject.name)
         painter.start()
+    else:
+        decoder = LiveDecoder(subject)
     stream = open_stream(target)
     try:
         cleaning = LiveCleaning(subject, stream.header, stream.where, options.session)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from afterimage.decoding.layout import window
 from afterimage.errors import ConfigError, InputError, UsageError
-from afterimage.io.arrays import open_dataset, read_blocks
+from afterimage.io.arrays import block_shapes, open_dataset, read_blocks
 from afterimage.io.live_streams import FACTORS, StreamHeader
 from afterimage.io.series import open_series
 from afterimage.io.tables import read_json
@@ -27,9 +27,6 @@ from afterimage.stages import clean_meeg, reconstruct
 from afterimage.stages.meeg_files import Run, open_run
 from afterimage.stages.runner import parse_config
 from afterimage.stages.shared_decoders import open_decoder
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 #: How a decoder is trained for streams.
 CAUSAL_TRAINING = "clean_meeg: {causal: true}"
@@ -276,6 +273,8 @@ class LiveDecoder:
     Parameters
     ----------
     subject : Subject
+    blocks : collection of str
+        Feature blocks that are wanted; empty: all.
 
     Attributes
     ----------
@@ -284,25 +283,34 @@ class LiveDecoder:
         What it makes of a trial without a signal.
     """
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, subject: Subject, blocks: Collection[str] = ()) -> None:
         trials = subject.file("", "trials.nc")
         model = subject.file("decoding", f"desc-{subject.decoder}_model.safetensors")
         self._decoder, card = open_decoder(model)
+        self._gallery: Any
         limits = card["window_s"]
         layout = read_layout(trials)
         with open_reader(trials) as reader:
             self._times = reader.window(*limits)
         needs_layout = getattr(self._decoder, "needs_layout", False)
         self._extra = {"layout": window(layout, *limits)} if needs_layout else {}
-        self.gallery_ids, self._gallery = read_blocks(
-            subject.file("features", "split-test_features.nc")
-        )
+        features = subject.file("features", "split-test_features.nc")
+        self.gallery_ids, self._gallery = read_blocks(features)
         if not len(self.gallery_ids):
             raise InputError(
                 "there is no gallery to find pictures in", where=subject.name,
                 found="no test picture with features", expected="the pictures of the test split",
                 fix="run afterimage on a dataset with its test pictures",
             )  # fmt: skip
+        if hasattr(self._decoder, "placed"):
+            self._gallery = self._decoder.placed(self._gallery)
+            # What nobody asks for is not decoded: with many channels it would cost the most.
+            state = {
+                key: value
+                for key, value in self._decoder.state().items()
+                if not blocks or key.split("/")[-1] in (*blocks, key)
+            }
+            self._decoder = type(self._decoder).from_state(self._decoder.settings, state)
         # What is loaded at the first use makes no trial wait.
         self.nothing, _ = self.decode(np.zeros((layout.n_units, layout.n_times), np.float32))
 
@@ -324,10 +332,13 @@ class LiveDecoder:
         return predicted, scores[0]
 
 
+Paint = Callable[[Mapping[str, np.ndarray], str], np.ndarray]
+
+
 def open_painter(
     subject: Subject, method: str | None, n_steps: int, device: str
-) -> Callable[[Mapping[str, np.ndarray], str], np.ndarray]:
-    """Return a function that paints predicted features: (features, key of the noise) to uint8.
+) -> tuple[Paint, list[str]]:
+    """Return what paints predicted features, (features, key of the noise) to uint8, and its blocks.
 
     The generator and its settings are those of the output's reconstructions, but for few steps and
     one candidate.
@@ -368,4 +379,5 @@ def open_painter(
         (picture,), _ = painter.reconstruct(predicted, replace(material, keys=[key]))
         return np.asarray(picture)
 
-    return paint
+    names = block_shapes(inputs.features)
+    return paint, [str(v) for v in settings.model_dump().values() if str(v) in names]

@@ -79,11 +79,11 @@ class Player(threading.Thread):
         else:
             self._writer = FolderWriter(Path(target), self.header)
         self.written_s: list[tuple[int, float]] = []
-        self._stop = threading.Event()
+        self._halt = threading.Event()
 
     def stop(self) -> None:
         """Stop playing."""
-        self._stop.set()
+        self._halt.set()
         if self.is_alive():
             self.join()
 
@@ -94,7 +94,7 @@ class Player(threading.Thread):
         for start in range(0, len(self._samples), self._block):
             stop = min(start + self._block, len(self._samples))
             due_s = stop / self.header.sampling_rate_hz / self._speed
-            if started_s is not None and self._stop.wait(
+            if started_s is not None and self._halt.wait(
                 max(0.0, started_s + due_s - time.perf_counter())
             ):
                 break

@@ -21,7 +21,7 @@ from afterimage.io.images import write_png
 from afterimage.io.live_streams import Stream
 from afterimage.io.tables import write_tsv
 from afterimage.reports.live import live_page
-from afterimage.stages.live_decoder import LiveCleaning, LiveDecoder
+from afterimage.stages.live_decoder import LiveCleaning, LiveDecoder, Paint
 
 #: Pause where nothing has come, in s: a small part of the 20 ms that a trial may take.
 POLL_S = 0.002
@@ -33,8 +33,6 @@ COLUMNS = (
     "trial", "onset_s", "sample", "stimulus_id", *(f"top{k}" for k in range(1, N_BEST + 1)),
     "rank", "embedding_ms", "image_ms", "live", "image",
 )  # fmt: skip
-
-Paint = Callable[[Mapping[str, np.ndarray], str], np.ndarray]
 
 
 @dataclass
