@@ -222,7 +222,7 @@ def test_wrong_units_and_broken_values_end_the_session_with_what_was_decoded(
 def test_ctrl_c_ends_a_session_and_its_report_is_written(trained: Subject, tmp_path: Path) -> None:
     out, log = tmp_path / "session", tmp_path / "log"
     command = [sys.executable, "-m", "afterimage", "decode-live", str(trained.out), "--simulate"]
-    command += ["--participant-label", "01", "--speed", "5", "--n-steps", "0"]
+    command += ["--participant-label", "01", "--speed", "25", "--n-steps", "0"]
     folder = tmp_path / "stream"
     command += ["--stream", str(folder), "--output", str(out)]
     with log.open("w") as file:

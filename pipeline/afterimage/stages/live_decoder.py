@@ -97,6 +97,8 @@ class LiveCleaning:
         From the units of the stream to SI units.
     bad_channels : dict of str
         Name to reason; known once the calibration is over.
+    calibration_s, tmax_s : float
+        Length of the calibration; end of a trial from its onset.
     notes : list of str
     """
 
@@ -124,7 +126,7 @@ class LiveCleaning:
             None if epochs["baseline_s"] is None else tuple(epochs["baseline_s"]),
             self._config.calibration_s if auto else SHORT_CALIBRATION_S,
         )  # fmt: skip
-        self.calibration_s = settings.calibration_s
+        self.calibration_s, self.tmax_s = settings.calibration_s, settings.tmax_s
         self.stream = CausalStream(settings, len(names), self._find_matrix)
 
     def _find_matrix(self, start: np.ndarray) -> np.ndarray:
