@@ -30,7 +30,7 @@ CLEAN = {
 
 def write_study(root: Path) -> None:
     """Write two runs: a response for each picture, a flat electrode, and an amplifier's offset."""
-    pictures, attributes, _ = draw_stimuli(N_PICTURES, 0)
+    pictures = draw_stimuli(N_PICTURES, 0)[0]
     for number, picture in enumerate(pictures):
         write_png(root / "stimuli" / f"p{number:02d}.png", picture)
     rng = np.random.default_rng(0)

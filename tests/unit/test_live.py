@@ -31,7 +31,7 @@ from afterimage.io.live_streams import (
     open_stream,
 )
 from afterimage.io.trials import open_trials
-from afterimage.stages.live_decoder import LiveCleaning, LiveDecoder, Subject, causal_series
+from afterimage.stages.live_decoder import LiveCleaning, LiveDecoder, Subject
 from afterimage.stages.live_player import Player
 from afterimage.stages.live_session import Session, decode_stream
 from afterimage.stages.shared_decoders import open_decoder
@@ -42,7 +42,7 @@ HEADER = StreamHeader(("A", "B", "C"), 100.0, ("uV", "uV", "uV"))
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Subject:
-    """A subject with a decoder for streams."""
+    """Train a decoder for streams."""
     folder = tmp_path_factory.mktemp("live")
     example.write_study(folder / "study")
     example.train(folder / "study", folder / "out", {"ridge": {"kind": "ridge"}})
@@ -93,8 +93,6 @@ def test_a_stream_gives_what_the_offline_pipeline_gives(
     trained: Subject, tmp_path: Path, size: int
 ) -> None:
     session, found, cleaning = decode(trained, size, tmp_path)
-    # The calibration sees what cleaning saw of the run.
-    series = causal_series(trained)
     assert set(cleaning.bad_channels) == {"F3"}
     decoder, _ = open_decoder(
         trained.file("decoding", f"desc-{trained.decoder}_model.safetensors")
@@ -106,7 +104,6 @@ def test_a_stream_gives_what_the_offline_pipeline_gives(
         responses = trials["responses"].values[own]
         stimuli = trials["stimulus"].values[own].astype(str)
         onsets_s = trials["onset"].values[own]
-    assert series.is_file()
     by_onset = {round(trial.onset_s, 6): n for n, trial in enumerate(session.trials)}
     assert len(by_onset) == len(own) >= 60  # none is lost
     flat = responses.reshape(len(responses), -1)
@@ -350,17 +347,16 @@ def test_an_lsl_stream_gives_samples_and_markers_in_place() -> None:
     assert markers == [(33, "p1"), (80, "p2")]
 
 
-def test_a_stream_must_be_named() -> None:
-    with pytest.raises(UsageError, match="no stream"):
-        from afterimage.live import main as live
-
-        live(["out", "--participant-label", "01"])
-
-
-def test_an_output_without_a_decoder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no decoder was trained"):
-        from afterimage.live import main as live
-
-        live([str(tmp_path), "--participant-label", "01", "--stream", "x"])
-
-
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ([], "no stream is named"),
+        (["--stream", "x"], "no decoder was trained"),
+        (["--stream", "x", "--speed", "0"], "out of range"),
+    ],
+)
+def test_commands_that_cannot_be_followed_are_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], said: str
+) -> None:
+    assert main(["decode-live", str(tmp_path), "--participant-label", "01", *more]) == 2
+    assert said in capsys.readouterr().err

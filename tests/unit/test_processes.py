@@ -23,7 +23,7 @@ alone = SimpleNamespace(**runpy.run_path(str(SCRIPT)))
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, np.ndarray]]:
-    """What each of two gloo processes found."""
+    """Start two gloo processes; return what each of them found."""
     folder = tmp_path_factory.mktemp("two")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node=2", str(SCRIPT), str(folder)]

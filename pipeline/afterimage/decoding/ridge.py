@@ -185,12 +185,13 @@ class RidgeDecoder(LinearDecoder):
 
     def placed(self, gallery: Mapping[str, np.ndarray]) -> PlacedGallery:
         """Prepare candidates that many single trials are compared with, one after the other."""
-        candidates, axes = np.float64(0), np.float64(0)
+        whitener = self._state["whitener"].astype(np.float64)
+        candidates: Any = 0.0
+        axes: Any = 0.0
         for name in self.blocks:
             loading = self._state[f"loading/{name}"].astype(np.float64)
             candidates = candidates + (gallery[name] - self._state[f"mean/{name}"]) @ loading
             axes = axes + self._state[f"coef/{name}"] @ loading
-        whitener = self._state["whitener"].astype(np.float64)
         sizes = 0.5 * (candidates**2).sum(1)
         return PlacedGallery(candidates @ whitener, axes @ whitener, sizes)
 

@@ -282,7 +282,11 @@ class LslStream:
         names = info.get_channel_labels() or []
         units = info.get_channel_units() or []
         rate_hz = info.nominal_srate()
-        values = {"channels": names, "units": [u or "?" for u in units], "sampling_rate_hz": rate_hz}
+        values = {
+            "channels": names,
+            "units": [u or "?" for u in units],
+            "sampling_rate_hz": rate_hz,
+        }
         self.header = StreamHeader.parse(values, self.where)
         self._lost = pylsl.util.LostError
         self._n_samples, self._last_s = 0, 0.0
@@ -331,7 +335,12 @@ class LslWriter:
         pylsl = _pylsl()
         self._clock, self._rate_hz = pylsl.local_clock, header.sampling_rate_hz
         info = pylsl.StreamInfo(
-            name, "EEG", len(header.names), header.sampling_rate_hz, "float32", f"afterimage-{name}"
+            name,
+            "EEG",
+            len(header.names),
+            header.sampling_rate_hz,
+            "float32",
+            f"afterimage-{name}",
         )
         info.set_channel_labels(list(header.names))
         info.set_channel_units(list(header.units))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,10 @@ from afterimage.reports.page import Cell, Column, Panel, Table
 
 #: What has to be reached: 95th percentiles from the end of a trial, in ms.
 LIMITS_MS = {"embedding_ms": 20.0, "image_ms": 1000.0}
-TITLES = {"embedding_ms": "To the embedding and the nearest pictures", "image_ms": "To the picture"}
+TITLES = {
+    "embedding_ms": "To the embedding and the nearest pictures",
+    "image_ms": "To the picture",
+}
 
 
 def draw_latency(values_ms: Sequence[float], limit_ms: float, theme: Theme) -> bytes:
@@ -44,13 +48,7 @@ def live_page(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> 
         ]
         if values:
             alt = f"{len(values)} trials, 95th percentile {np.percentile(values, 95):.1f} ms"
-            panels.append(
-                Panel(
-                    TITLES[key],
-                    alt,
-                    lambda theme, values=values, limit=limit: draw_latency(values, limit, theme),
-                )
-            )
+            panels.append(Panel(TITLES[key], alt, partial(draw_latency, values, limit)))
     caption = (
         "Time from the arrival of the last sample of a trial. Solid line, 95th percentile; dashed "
         f"line, limit ({LIMITS_MS['embedding_ms']:g} ms and {LIMITS_MS['image_ms']:g} ms). Trials of the "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import threading
@@ -129,10 +130,8 @@ class Painter(threading.Thread):
 
     def offer(self, trial: Trial, predicted: Mapping[str, np.ndarray], came_s: float) -> None:
         """Ask for the picture of a trial whose last sample came at ``came_s``."""
-        try:
+        with contextlib.suppress(queue.Empty):
             self._next.get_nowait()
-        except queue.Empty:
-            pass
         self._next.put((trial, predicted, came_s))
 
     def finish(self) -> None:
@@ -263,9 +262,7 @@ def _decoded(
     return trial, predicted
 
 
-def _stalled(
-    stream: Stream, cleaning: LiveCleaning, stall_s: float, rate_hz: float
-) -> InputError:
+def _stalled(stream: Stream, cleaning: LiveCleaning, stall_s: float, rate_hz: float) -> InputError:
     return InputError(
         "a stream stalled", where=stream.where,
         found=f"nothing for {stall_s:g} s, after {cleaning.stream.n_samples / rate_hz:.1f} s",

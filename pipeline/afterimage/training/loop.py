@@ -282,9 +282,7 @@ def _new_accelerator(device: str, bf16: bool) -> Any:
     # A process may have no trial of a subject whose layers another one trains in this step.
     handlers = [DistributedDataParallelKwargs(find_unused_parameters=True)]
     precision = "bf16" if bf16 else "no"
-    return Accelerator(
-        cpu=device == "cpu", mixed_precision=precision, kwargs_handlers=handlers
-    )
+    return Accelerator(cpu=device == "cpu", mixed_precision=precision, kwargs_handlers=handlers)
 
 
 def _generator(random_state: int, step: int, process: int) -> torch.Generator:

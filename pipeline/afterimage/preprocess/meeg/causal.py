@@ -88,7 +88,9 @@ class CausalStream:
         self._window = epoch_window(rate_hz, settings.tmin_s, settings.tmax_s)
         baseline = settings.baseline_s
         self._baseline = None if baseline is None else self._window.part(*baseline)
-        first = decimation_taps(settings.recorded_rate_hz, self.factor)[0] if self.factor > 1 else []
+        first = (
+            decimation_taps(settings.recorded_rate_hz, self.factor)[0] if self.factor > 1 else []
+        )
         self._decimators = [
             _Fir(taps, n_units, self.factor if taps is first[-1] else 1) for taps in first
         ]
