@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 
 from afterimage.errors import ConfigError
-from afterimage.preprocess.meeg.causal import LATE_S, CausalSettings, CausalStream
+from afterimage.preprocess.meeg.causal import (
+    LATE_S,
+    CausalSettings,
+    CausalStream,
+    onset_sample,
+)
 from afterimage.preprocess.meeg.epochs import epoch_window
 from afterimage.preprocess.meeg.filtering import band_pass, remove_line_noise, resample
 
@@ -118,6 +123,13 @@ def test_marks_may_come_late() -> None:
     ((_, expected),) = before.push(signal)
     assert epoch is not None and expected is not None
     np.testing.assert_allclose(epoch, expected, atol=1e-6 * expected.std())
+
+
+def test_onsets_between_two_samples_are_rounded_as_those_of_a_table_of_events() -> None:
+    settings = replace(SETTINGS, recorded_rate_hz=250.0)
+    for sample in range(1, 60_000, 2):
+        onset_s = float(f"{sample / 250:.3f}")  # as it is written, and read again
+        assert onset_sample(sample, settings) == int(np.round(onset_s * 125.0))
 
 
 def test_only_whole_fractions_of_the_rate() -> None:

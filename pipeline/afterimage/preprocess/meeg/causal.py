@@ -82,7 +82,7 @@ class CausalStream:
         n_units: int,
         find_matrix: Callable[[np.ndarray], np.ndarray],
     ) -> None:
-        self._find_matrix = find_matrix
+        self._find_matrix, self._settings = find_matrix, settings
         self.factor = _factor(settings)
         rate_hz = settings.rate_hz
         self._window = epoch_window(rate_hz, settings.tmin_s, settings.tmax_s)
@@ -143,7 +143,7 @@ class CausalStream:
         if self._matrix is None:
             return
         while self._waiting:
-            onset = round(self._waiting[0] / self.factor)
+            onset = onset_sample(self._waiting[0], self._settings)
             first = onset + self._window.first
             if first + self._window.n_times > self._clean.n_seen:
                 return
@@ -189,6 +189,15 @@ class CausalStream:
             rows = rows - rows[self._baseline].mean(axis=0)
         epoch: np.ndarray = (self._matrix @ rows.T).astype(np.float32)
         return epoch
+
+
+def onset_sample(sample: int, settings: CausalSettings) -> int:
+    """Return the sample of the trials nearest to a sample of the input, as tables of events have it.
+
+    By way of seconds: an onset that lies half-way between two samples of the trials is rounded by
+    the last bit of its time, and so it is offline.
+    """
+    return round(sample / settings.recorded_rate_hz * settings.rate_hz)
 
 
 class _Tail:
