@@ -20,6 +20,7 @@ commands beside it:
   afterimage config {template,check,show,schema}  a commented configuration; check one; what would be used
   afterimage index BIDS_DIR                  what would be run on: subjects, runs and their files
   afterimage import NAME SOURCE DATASET      turn a published dataset (nsd, god, ...) into such a folder
+  afterimage decode-live OUT_DIR ...         decode the trials of a stream of EEG or MEG as they end
   afterimage report OUT_DIR                  write the reports again from what is there
   afterimage methods [--json]                every method: name, room, paper, needs, check
   afterimage stage NAME ...                  run one stage (what the workflow calls)
@@ -314,21 +315,30 @@ def _stage(arguments: list[str]) -> int:
     parser.add_argument("--params", default="{}", help='JSON: {"version": 1, "config": {...}}')
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="cpu")
+    parser.add_argument("--processes", type=int, metavar="N",
+        help="processes that share it (default: one a device in CUDA_VISIBLE_DEVICES, where the "
+        "stage trains or paints)")  # fmt: skip
     options = parser.parse_args(arguments)
     try:
         params = json.loads(options.params)
     except json.JSONDecodeError as error:
         raise ConfigError("--params is not JSON", found=str(error)) from None
     from afterimage.stages.runner import guarded_run
+    from afterimage.stages.several_processes import joined, processes_for, run_by_processes
 
-    return guarded_run(
-        options.name,
-        {values[0]: values[1:] for values in options.input},
-        {values[0]: values[1:] for values in options.output},
-        params,
-        threads=options.threads,
-        device=options.device,
-    )
+    n_processes = options.processes or processes_for(options.name, options.device)
+    if n_processes > 1 and "WORLD_SIZE" not in os.environ:
+        return run_by_processes(arguments, n_processes)
+    outputs = {values[0]: values[1:] for values in options.output}
+    with joined(options.device, outputs) as written:
+        return guarded_run(
+            options.name,
+            {values[0]: values[1:] for values in options.input},
+            written,
+            params,
+            threads=options.threads,
+            device=options.device,
+        )
 
 
 def _methods(arguments: list[str]) -> int:
@@ -355,6 +365,12 @@ def _methods(arguments: list[str]) -> int:
     return 0
 
 
+def _decode_live(arguments: list[str]) -> int:
+    from afterimage.live import main as decode_live
+
+    return decode_live(arguments)
+
+
 def _serve(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="afterimage serve",
@@ -372,6 +388,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "config": _config,
     "index": _index,
     "import": _import,
+    "decode-live": _decode_live,
     "report": _report,
     "record": _record,
     "serve": _serve,

@@ -89,6 +89,17 @@ def test_one_trial_at_a_time_gives_the_same(name: str) -> None:
     np.testing.assert_allclose(alone, together, atol=1e-4)
 
 
+def test_a_gallery_that_was_placed_gives_the_same_scores(name: str) -> None:
+    if not hasattr(DECODERS.get(name), "placed"):
+        pytest.skip("compares with galleries as they are")
+    responses, features, groups = study()
+    decoder = make(name).fit(responses, features, groups)
+    gallery = {block: values[:9] for block, values in features.items()}
+    expected = decoder.scores(responses[:5], gallery)
+    found = decoder.scores(responses[:5], decoder.placed(gallery))
+    np.testing.assert_allclose(found, expected, atol=1e-4 * expected.std())
+
+
 def test_same_bytes_twice_and_inputs_untouched(name: str) -> None:
     responses, features, groups = study()
     before = responses.copy(), {k: v.copy() for k, v in features.items()}, groups.copy()

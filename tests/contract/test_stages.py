@@ -50,6 +50,7 @@ SHARED = {
     *("phenotype_files", "phenotype_features", "graph_files", "report_factors"),
     *("report_stages", "report_recordings", "report_scans", "report_pictures"),
     *("series_recordings", "report_pretraining"),
+    *("live_decoder", "live_player", "live_session", "several_processes"),
     *("held_out", "reconstruction_sets", "published_protocols", "report_published"),
     "evaluation_audit",
     *("token_series", "token_scores", "report_tokenizers", "trial_tokens", "token_probes"),

@@ -212,7 +212,9 @@ class BayesianDecoder(LinearDecoder):
             for name, block in decoded.items()
         }
 
-    def scores(self, responses: np.ndarray, gallery: Mapping[str, np.ndarray]) -> np.ndarray:
+    def scores(
+        self, responses: np.ndarray, gallery: Mapping[str, np.ndarray] | np.ndarray
+    ) -> np.ndarray:
         """Log-likelihood of each response under each candidate stimulus (Kay et al. 2008).
 
         log N(x; B'(f - mean), S) up to a constant of the response: the squared distance between
@@ -222,7 +224,7 @@ class BayesianDecoder(LinearDecoder):
         ----------
         responses : (m, n_units)
         gallery : dict of block to (g, n_features)
-            Features of the candidates; the blocks of the encoding model must be there.
+            The blocks of the encoding model must be there. Or what `placed` made of them.
 
         Returns
         -------
@@ -230,13 +232,18 @@ class BayesianDecoder(LinearDecoder):
         """
         from scipy.spatial.distance import cdist
 
+        expected = gallery if isinstance(gallery, np.ndarray) else self.placed(gallery)
+        return (-0.5 * cdist(self._inputs(responses), expected, "sqeuclidean")).astype(np.float32)
+
+    def placed(self, gallery: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return the responses that candidates would evoke, (g, r), to compare many trials with."""
         expected = np.float64(0)
         for key, encoding in self._state.items():
             if key.startswith("encoding/"):
                 name = key.removeprefix("encoding/")
                 centred = gallery[name].astype(np.float64) - self._state[f"mean/{name}"]
                 expected = expected + centred @ encoding
-        return (-0.5 * cdist(self._inputs(responses), expected, "sqeuclidean")).astype(np.float32)
+        return np.asarray(expected)
 
     def _inputs(self, responses: np.ndarray) -> np.ndarray:
         """Return whitened coordinates that carry signal: float32 (m, r)."""

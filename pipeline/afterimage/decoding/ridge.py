@@ -10,7 +10,7 @@ shrinkage takes, estimated on the folds.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -61,6 +61,23 @@ class RidgeSettings(LinearSettings):
         100, ge=1, description="Principal components of the features in which scores are computed."
     )
     n_targets_batch: int = Field(1024, ge=1, description="Targets solved together.")
+
+
+@dataclass(frozen=True)
+class PlacedGallery:
+    """Candidates where `RidgeDecoder.scores` compares them, and the way of responses to there.
+
+    Attributes
+    ----------
+    candidates : array of shape (g, n_components)
+    axes : array of shape (n_used, n_components)
+    sizes : array of shape (g,)
+        What each candidate is worth without a response.
+    """
+
+    candidates: np.ndarray
+    axes: np.ndarray
+    sizes: np.ndarray
 
 
 @DECODERS.register("ridge", RidgeSettings)
@@ -127,7 +144,9 @@ class RidgeDecoder(LinearDecoder):
         self._state = dict(sorted(self._state.items()))
         return self
 
-    def scores(self, responses: np.ndarray, gallery: Mapping[str, Any]) -> np.ndarray:
+    def scores(
+        self, responses: np.ndarray, gallery: Mapping[str, Any] | PlacedGallery
+    ) -> np.ndarray:
         """Evidence for each candidate: log p(features | response) - log p(features).
 
         Both densities are Gaussian in the whitened principal components g of the training
@@ -139,7 +158,8 @@ class RidgeDecoder(LinearDecoder):
         ----------
         responses : (m, n_units)
         gallery : dict of block to (g, n_features)
-            Features of the candidates, every block of the fit; arrays, or read by columns.
+            Features of the candidates, every block of the fit; arrays, or read by columns. Or
+            what `placed` made of them.
 
         Returns
         -------
@@ -148,6 +168,9 @@ class RidgeDecoder(LinearDecoder):
         from scipy.spatial.distance import cdist
 
         standard = self._inputs(responses)
+        if isinstance(gallery, PlacedGallery):
+            distance = cdist(standard @ gallery.axes, gallery.candidates, "sqeuclidean")
+            return (gallery.sizes - 0.5 * distance).astype(np.float32)
         candidates, guesses = np.float64(0), np.float64(0)
         for name in self.blocks:
             mean = self._state[f"mean/{name}"]
@@ -159,6 +182,18 @@ class RidgeDecoder(LinearDecoder):
         whitener = self._state["whitener"].astype(np.float64)
         distance = cdist(guesses @ whitener, candidates @ whitener, "sqeuclidean")
         return (0.5 * (candidates**2).sum(1) - 0.5 * distance).astype(np.float32)
+
+    def placed(self, gallery: Mapping[str, np.ndarray]) -> PlacedGallery:
+        """Prepare candidates that many single trials are compared with, one after the other."""
+        whitener = self._state["whitener"].astype(np.float64)
+        candidates: Any = 0.0
+        axes: Any = 0.0
+        for name in self.blocks:
+            loading = self._state[f"loading/{name}"].astype(np.float64)
+            candidates = candidates + (gallery[name] - self._state[f"mean/{name}"]) @ loading
+            axes = axes + self._state[f"coef/{name}"] @ loading
+        sizes = 0.5 * (candidates**2).sum(1)
+        return PlacedGallery(candidates @ whitener, axes @ whitener, sizes)
 
     def _regression(
         self, responses: np.ndarray, grams: Mapping[str, np.ndarray], stimulus: np.ndarray

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afterimage.reconstruction.registry import Material, Result
+from afterimage.training.processes import process_count, process_number, together
 
 #: Makes one picture for each row and seed: (rows (m,), seeds) to uint8 (m, height, width, 3).
 Painter = Callable[[NDArray[np.int64], list[int]], NDArray[np.uint8]]
@@ -50,10 +51,11 @@ def paint_and_choose(
         candidates. The noise of candidate j follows from the random state, the row's own key and j
         alone, whatever the batches.
     """
-    images: list[NDArray[np.uint8]] = []
-    details: list[dict[str, Any]] = []
     n_rows = max(1, batch_size // n_candidates)
-    for start in range(0, len(target), n_rows):
+
+    def batch(start: int) -> Result:
+        images: list[NDArray[np.uint8]] = []
+        details: list[dict[str, Any]] = []
         rows = np.arange(start, min(start + n_rows, len(target)))
         seeds = [
             noise_seed(material.random_state, material.keys[int(row)], candidate)
@@ -74,7 +76,14 @@ def paint_and_choose(
                     "scores": [round(float(score), 6) for score in scores[row]],
                 }
             )
-    return images, details
+        return images, details
+
+    # Several processes share the batches, which are the same however many there are.
+    own = range(process_number() * n_rows, len(target), process_count() * n_rows)
+    made = together({start: batch(start) for start in own})
+    return [one for part, _ in made.values() for one in part], [
+        one for _, part in made.values() for one in part
+    ]
 
 
 def noise_seed(random_state: int, key: str, candidate: int) -> int:

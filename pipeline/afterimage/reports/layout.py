@@ -52,6 +52,11 @@ def lay_out(
     return tuple(sections)
 
 
+def titled_figures(name: str, caption: str, panels: Sequence[Panel]) -> tuple[Figure, ...]:
+    """Return the one figure of a small page, or none without panels."""
+    return (_figure(1, {"id": name, "caption": caption}, panels),) if panels else ()
+
+
 def _figure(number: int, described: Mapping[str, str], panels: Sequence[Panel]) -> Figure:
     images = []
     for panel in panels:
@@ -104,17 +109,22 @@ def render(
     up_title: str = "Group report",
 ) -> str:
     """Write the page, with its style, script and the digest that alone lets the script run."""
+    return _page(
+        "page.html.jinja", title=title, kind=kind, report=report, sections=sections, up=up,
+        up_title=up_title,
+    )  # fmt: skip
+
+
+def render_live(**values: Any) -> str:
+    """Write the page of a live session; see `afterimage.reports.live`."""
+    return _page("live.html.jinja", **values)
+
+
+def _page(template: str, **values: Any) -> str:
     environment = _environment()
     script = environment.get_template("script.js.jinja").render()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    return environment.get_template("page.html.jinja").render(
-        title=title,
-        kind=kind,
-        report=report,
-        sections=sections,
-        up=up,
-        up_title=up_title,
-        script=script,
-        script_digest=digest,
-        style=environment.get_template("style.css.jinja").render(),
+    style = environment.get_template("style.css.jinja").render()
+    return environment.get_template(template).render(
+        **values, script=script, script_digest=digest, style=style
     )

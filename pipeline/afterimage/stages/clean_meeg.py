@@ -193,7 +193,7 @@ def _clean(run: Run, recording: Recording, config: Config, inputs: Inputs) -> Ba
         remove_line_noise(
             run.raw, run.line_freq_hz, method=config.line_method, causal=config.causal
         )
-    bad = _bad_channels(run, config, seed)
+    bad = bad_channels_of(run, config, seed)
     if config.sss == "auto":
         run.raw, said = separate_signal_space(run.raw, recording.calibration, recording.cross_talk)
         run.notes += said
@@ -219,7 +219,7 @@ def _clean(run: Run, recording: Recording, config: Config, inputs: Inputs) -> Ba
             run.units.kind[np.isin(run.units.name, good)], rate_hz,
             limit=limit * 1e-6 if limit else None, calibration_s=start_s,
         )  # fmt: skip
-    _repair(run, config)
+    repair(run, config)
     after = _part(run.raw, names)
     run.found.psd_before, run.found.frequencies_hz = psd, frequencies
     run.found.psd_after, _ = power_spectrum(after, rate_hz, frequencies)
@@ -264,7 +264,7 @@ def _amplitude(signal: np.ndarray) -> np.ndarray:
     return robust_deviation(signal[:, :: max(1, signal.shape[1] // 20_000)])
 
 
-def _bad_channels(run: Run, config: Config, seed: int) -> BadChannels:
+def bad_channels_of(run: Run, config: Config, seed: int) -> BadChannels:
     """Find bad channels and mark them in the recording."""
     names = run.units.name.tolist()
     known = [name for name in run.raw.info["bads"] if name in names]
@@ -318,8 +318,8 @@ def _ica(run: Run, segments: BadSegments, config: Config, seed: int) -> Componen
     return components
 
 
-def _repair(run: Run, config: Config) -> None:
-    """Interpolate bad channels where that is possible."""
+def repair(run: Run, config: Config) -> None:
+    """Interpolate bad channels where that is possible; the average is then over all again."""
     bads = list(run.raw.info["bads"])
     if not bads:
         return

@@ -15,8 +15,8 @@ training trials (their pictures are not looked at). Zero-shot needs the very uni
 from __future__ import annotations
 
 import re
-from contextlib import ExitStack
 import shutil
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any

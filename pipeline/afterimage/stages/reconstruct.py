@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,31 +79,19 @@ def run(
     inputs: Inputs, outputs: Outputs, config: Config, *, threads: int = 1, device: str = "cpu"
 ) -> None:
     """Reconstruct every prediction with every method; write the stack, PNG files, a manifest."""
-    names, _ = read_blocks(inputs.features, names=[])
-    training = _Training(inputs.features)
-    files = {row["stimulus_id"]: row["file"] for row in read_tsv(inputs.split)}
-    folder = inputs.dataset.parent / "stimuli"
-    embed = _embedders(inputs.features, inputs.generator, device)
+    material = open_material(inputs, config.random_state or 0, device)
     sources = groups_of(inputs.predictions) or [""]
     decoder = entity(outputs.images, "desc")
-    methods = {}
-    for name, settings in config.methods.items():
-        if inputs.generator and hasattr(settings, "generator"):
-            settings = settings.model_copy(update={"generator": str(inputs.generator)})
-        methods[name] = RECONSTRUCTIONS.get(settings.kind)(settings, device=device)
+    methods = {
+        name: open_method(settings, inputs.generator, device)
+        for name, settings in config.methods.items()
+    }
 
     manifest: list[dict[str, Any]] = []
     with block_writer(outputs.images) as writer:
         for source in sources:
             ids, predicted = read_blocks(inputs.predictions, source)
-            material = Material(
-                keys=list(ids),
-                random_state=config.random_state or 0,
-                shapes=block_shapes(inputs.features),
-                training=training,
-                training_image=lambda index: read_image(folder / files[names[index]]),
-                embed=embed,
-            )
+            material = replace(material, keys=list(ids))
             source = source or "truth"
             writer.group(source, ids)
             for name, method in methods.items():
@@ -117,6 +105,28 @@ def run(
                     manifest += _write_pictures(outputs, decoder, name, ids, stack, details)
     columns = ["stimulus_id", "decoder", "method", "label", "file", "seed", "details"]
     write_tsv(outputs.candidates, manifest, columns)
+
+
+def open_method(settings: Any, generator: Path | None, device: str) -> Any:
+    """Return a reconstruction method, with the subject's own generator where there is one."""
+    if generator and hasattr(settings, "generator"):
+        settings = settings.model_copy(update={"generator": str(generator)})
+    return RECONSTRUCTIONS.get(settings.kind)(settings, device=device)
+
+
+def open_material(inputs: Inputs, random_state: int, device: str) -> Material:
+    """Return what every method may use, still without keys."""
+    names, _ = read_blocks(inputs.features, names=[])
+    files = {row["stimulus_id"]: row["file"] for row in read_tsv(inputs.split)}
+    folder = inputs.dataset.parent / "stimuli"
+    return Material(
+        keys=(),
+        random_state=random_state,
+        shapes=block_shapes(inputs.features),
+        training=_Training(inputs.features),
+        training_image=lambda index: read_image(folder / files[names[index]]),
+        embed=_embedders(inputs.features, inputs.generator, device),
+    )
 
 
 class _Training(dict[str, np.ndarray]):

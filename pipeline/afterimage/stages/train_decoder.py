@@ -39,6 +39,7 @@ from afterimage.settings import StageConfig
 from afterimage.stages.checkpoints import checkpoint_folder
 from afterimage.stages.control_patterns import controls, moments
 from afterimage.stages.shared_decoders import plain
+from afterimage.training.processes import process_number
 
 VERSION = 4
 #: Arrays of a decoder from this size on are kept on disk while it is fitted.
@@ -113,6 +114,8 @@ def run(
     random_state = config.random_state or 0
     settings = settings.model_copy(update={"random_state": random_state})
     decoder = DECODERS.get(settings.kind)(settings)
+    if process_number() and not getattr(decoder, "needs_layout", False):
+        return  # of several processes that could share a network, one fits what is none
     test, test_stimuli = read_responses(inputs.trials, "test", config.tmin_s, config.tmax_s)
     names, _ = read_blocks(inputs.features, names=[])
     check_fit(names, test_stimuli)

@@ -22,6 +22,7 @@ from torch.nn.functional import cross_entropy, mse_loss, normalize
 
 from afterimage.networks.subject_layers import SubjectLayers
 from afterimage.training.loop import Batch, EarlyStopping, LoopSettings, train
+from afterimage.training.processes import gathered
 
 
 class TrialSource(Protocol):
@@ -124,9 +125,10 @@ class BrainToImage(nn.Module):
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(seed)
             _, embedding, predicted = self.encode(batch)
-        images = self.images(batch["targets"])
-        logits = self.similarity(embedding, images, batch["subjects"])
-        contrast = image_to_brain_loss(logits, batch["stimulus"])
+        # Trials and images of all processes that train together.
+        images = gathered(self.images(batch["targets"]))
+        logits = self.similarity(gathered(embedding), images, gathered(batch["subjects"]))
+        contrast = image_to_brain_loss(logits, gathered(batch["stimulus"]))
         error = mse_loss(predicted.float(), batch["targets"])
         share = self.contrastive_weight
         return share * contrast + (1 - share) * error

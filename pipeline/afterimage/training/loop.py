@@ -1,7 +1,8 @@
 """The one training loop: AdamW, warm-up and decay, averaged weights, resumable to the step.
 
 Everything random in a step is derived from ``(random_state, step)`` alone, so a run that stops and
-resumes ends with the same bytes on a CPU as one that never stopped.
+resumes ends with the same bytes on a CPU as one that never stopped. Several processes (of torchrun)
+share every step: process p of n takes each n-th example from the p-th on, and the first one writes.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from afterimage.errors import ConfigError
 from afterimage.settings import Settings
+from afterimage.training.processes import from_first
 
 if TYPE_CHECKING:
     import torch
@@ -97,7 +100,8 @@ class EarlyStopping:
         _copy_into(parameters, average)
         objective.eval()
         with torch.inference_mode():
-            score = float(self.score())
+            # One process decides: a last bit of another device must not make them disagree.
+            score = from_first(lambda: float(self.score()))
         objective.train()
         _copy_into(parameters, own)
         self.history.append((step, score))
@@ -183,6 +187,7 @@ def train(
     import torch
 
     accelerator = _new_accelerator(device, settings.bf16)
+    _check_shares(settings, accelerator.num_processes)
     objective.to(accelerator.device).train()
     parameters = {k: p for k, p in objective.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(
@@ -219,6 +224,7 @@ def train(
             saved_s = time.monotonic()
         if on_progress is not None:
             on_progress(done, float(losses[done - 1]))
+    accelerator.wait_for_everyone()  # nobody goes on before the last state is written
     _copy_into(parameters, (early_stopping and early_stopping.weights) or average)
     objective.eval()
     return losses[:done]
@@ -233,9 +239,12 @@ def _backward(
     random_state: int,
     n_parts: int,
 ) -> float:
-    """Add up the gradients of the parts of this process's share of a step; return its mean loss."""
+    """Add up the gradients of the parts of a step; return its mean loss, over all processes."""
+    import torch
+
     generator = _generator(random_state, step, accelerator.process_index)
-    indices = indices[accelerator.process_index :: accelerator.num_processes]
+    n_processes, n_examples = accelerator.num_processes, len(indices)
+    indices = indices[accelerator.process_index :: n_processes]
     total = 0.0
     parts = [part for part in np.array_split(indices, n_parts) if len(part)]
     for number, part in enumerate(parts):
@@ -245,9 +254,23 @@ def _backward(
         with nullcontext() if last else accelerator.no_sync(model):
             with accelerator.autocast():
                 loss = model(batch, generator)
-            accelerator.backward(loss * (len(part) / len(indices)))
-        total += float(loss.detach()) * len(part) / len(indices)
+            # Gradients become their mean over processes, whose shares may differ by an example.
+            accelerator.backward(loss * (n_processes * len(part) / n_examples))
+        total += float(loss.detach()) * len(part) / n_examples
+    if n_processes > 1:
+        total = float(accelerator.reduce(torch.tensor(total, device=accelerator.device), "sum"))
     return total
+
+
+def _check_shares(settings: LoopSettings, n_processes: int) -> None:
+    """Refuse a step in which a process would have nothing to do: the others would wait for it."""
+    if n_processes > 1 and settings.batch_size < n_processes * settings.n_parts:
+        raise ConfigError(
+            "a step cannot be shared by so many processes", where="batch_size",
+            found=f"{settings.batch_size} examples, {settings.n_parts} parts, {n_processes} processes",
+            expected=f"{n_processes * settings.n_parts} examples or more",
+            fix="raise batch_size, lower n_parts, or train on fewer devices",
+        )  # fmt: skip
 
 
 def _copy_into(parameters: dict[str, nn.Parameter], values: dict[str, Tensor]) -> None:
@@ -260,11 +283,14 @@ def _copy_into(parameters: dict[str, nn.Parameter], values: dict[str, Tensor]) -
 
 def _new_accelerator(device: str, bf16: bool) -> Any:
     """Return an accelerator of its own: one run must not inherit the precision of the last."""
-    from accelerate import Accelerator
+    from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.state import AcceleratorState
 
     AcceleratorState._reset_state(reset_partial_state=True)
-    return Accelerator(cpu=device == "cpu", mixed_precision="bf16" if bf16 else "no")
+    # A process may have no trial of a subject whose layers another one trains in this step.
+    handlers = [DistributedDataParallelKwargs(find_unused_parameters=True)]
+    precision = "bf16" if bf16 else "no"
+    return Accelerator(cpu=device == "cpu", mixed_precision=precision, kwargs_handlers=handlers)
 
 
 def _generator(random_state: int, step: int, process: int) -> torch.Generator:
@@ -325,6 +351,16 @@ def save_checkpoint(
         partial.unlink(missing_ok=True)
 
 
+def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+    from safetensors import safe_open
+
+    if not path.is_file():
+        return None
+    with safe_open(path, "pt") as file:
+        keys = file.keys()
+        return json.loads(file.metadata()["state"]), {key: file.get_tensor(key) for key in keys}
+
+
 def load_checkpoint(
     folder: Path,
     parameters: dict[str, nn.Parameter],
@@ -335,15 +371,10 @@ def load_checkpoint(
     early_stopping: EarlyStopping | None = None,
 ) -> int:
     """Set all that is kept to the state in ``folder``; return its step, or 0 without one."""
-    from safetensors import safe_open
-
-    path = folder / "checkpoint.safetensors"
-    if not path.is_file():
+    found = from_first(lambda: _read_checkpoint(folder / "checkpoint.safetensors"))
+    if found is None:
         return 0
-    with safe_open(path, "pt") as file:
-        record = json.loads(file.metadata()["state"])
-        keys = file.keys()
-        tensors = {key: file.get_tensor(key) for key in keys}
+    record, tensors = found
     _copy_into(parameters, {key: tensors[f"weight/{key}"] for key in parameters})
     for key, mean in average.items():
         mean.copy_(tensors[f"average/{key}"])

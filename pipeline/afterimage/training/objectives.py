@@ -1,8 +1,13 @@
-"""Objectives of the training loop: modules that hold a model and return the loss of a batch."""
+"""Objectives of the training loop: modules that hold a model and return the loss of a batch.
+
+Contrastive losses take the rows of this process and contrast those of all (`training.processes`).
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+
+from afterimage.training.processes import gathered, rows_before
 
 if TYPE_CHECKING:
     import torch
@@ -58,6 +63,7 @@ def contrastive_loss(images: Tensor, texts: Tensor, log_scale: Tensor) -> Tensor
     import torch
     from torch.nn.functional import cross_entropy, normalize
 
+    images, texts = gathered(images), gathered(texts)
     logits = log_scale.exp() * normalize(images, dim=-1) @ normalize(texts, dim=-1).T
     own = torch.arange(len(logits), device=logits.device)
     return (cross_entropy(logits, own) + cross_entropy(logits.T, own)) / 2
@@ -77,7 +83,8 @@ def soft_contrastive_loss(predicted: Tensor, targets: Tensor, temperature: float
     """
     from torch.nn.functional import normalize
 
-    found, truth = normalize(predicted.float(), dim=-1), normalize(targets.float(), dim=-1)
+    predicted, targets = gathered(predicted.float()), gathered(targets.float())
+    found, truth = normalize(predicted, dim=-1), normalize(targets, dim=-1)
     wanted = (truth @ truth.T / temperature).softmax(dim=-1)
     logits = found @ truth.T / temperature
     rows = -(wanted * logits.log_softmax(dim=-1)).sum(-1).mean()
@@ -97,13 +104,16 @@ def mixed_contrastive_loss(
     targets : Tensor, (n, n_features)
         Of the trials themselves.
     partner : Tensor of int64, (n,)
+        Among the rows of this process.
     share : Tensor, (n,)
     temperature : float
     """
     import torch
     from torch.nn.functional import normalize
 
-    found, truth = normalize(predicted.float(), dim=-1), normalize(targets.float(), dim=-1)
+    predicted, targets = gathered(predicted.float()), gathered(targets.float())
+    found, truth = normalize(predicted, dim=-1), normalize(targets, dim=-1)
+    partner, share = gathered(partner + rows_before(partner)), gathered(share)
     logits = found @ truth.T / temperature
     own = torch.arange(len(logits), device=logits.device)
     wanted = torch.zeros_like(logits)

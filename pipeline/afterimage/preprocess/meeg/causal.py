@@ -1,27 +1,27 @@
 """Trials from a stream, without samples of the future: for decoding while the brain is recorded.
 
-Offline cleaning filters forwards and backwards and looks at whole recordings. Here filters run
-forwards only and carry their state from block to block, the scale of the channels is a running
-one, and a trial leaves as soon as its last sample has come. So that it may be trained on what it
-will meet, a decoder is fitted on epochs of `CausalStream` too: a recording pushed at once gives the
-same epochs as the same recording in small blocks.
+What `filtering` does to a whole recording in its causal mode is done here to blocks of samples as
+they come: the same filters, their state carried from block to block, so that a recording pushed in
+blocks of any size gives the trials that the same recording gave when a decoder was trained. What
+mixes channels (reference, repair, whitening) is one matrix, found once, at the end of a calibration.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
+from bisect import insort
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from afterimage.errors import ConfigError
 from afterimage.preprocess.meeg.epochs import epoch_window
+from afterimage.preprocess.meeg.filtering import causal_notches, causal_taps, decimation_taps
 
-#: Order of each Butterworth filter.
-ORDER = 4
-#: Quality of the notch at the line frequency: its width is the frequency over this.
-NOTCH_Q = 30.0
+#: Outputs of a filter up to which they are computed one by one; more are convolved by FFT.
+FEW_OUTPUTS = 64
+#: A trial may be marked as long as this after its window has passed.
+LATE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -30,32 +30,31 @@ class CausalSettings:
 
     Attributes
     ----------
-    sampling_rate_hz : float
-        Of what comes in.
+    recorded_rate_hz, rate_hz : float
+        Of what comes in, and of the trials: a whole fraction of it.
     highpass_hz, lowpass_hz : float or None
-        Edges of the filters; a low-pass below half of the rate after decimation is needed where
-        ``decimate`` is above 1.
+        Edges of the band-pass; None or 0 leaves an end open, as does a low-pass from half of the
+        rate on.
     line_freq_hz : float or None
-        Notched out.
-    decimate : int
-        Every so manieth sample is kept, after the low-pass.
+        Taken out, with its harmonics.
     tmin_s, tmax_s : float
         Limits of a trial from onset, both included.
     baseline_s : tuple of float or None
-        Its mean is subtracted from the trial; not after ``tmax_s``.
-    time_constant_s : float or None
-        Each channel is divided by its running standard deviation over about this time; None: not.
+        Its mean is subtracted from the trial.
+    calibration_s : float
+        Start of the stream that `CausalStream` shows to what finds its matrix; trials that end in
+        it come out at its end.
     """
 
-    sampling_rate_hz: float
+    recorded_rate_hz: float
+    rate_hz: float
     highpass_hz: float | None = 0.1
     lowpass_hz: float | None = 40.0
     line_freq_hz: float | None = None
-    decimate: int = 1
     tmin_s: float = -0.2
     tmax_s: float = 0.8
     baseline_s: tuple[float, float] | None = (-0.2, 0.0)
-    time_constant_s: float | None = 30.0
+    calibration_s: float = 0.0
 
 
 class CausalStream:
@@ -65,49 +64,67 @@ class CausalStream:
     ----------
     settings : CausalSettings
     n_units : int
-    whitening : array of shape (n_units, n_units), optional
-        Applied to every trial; fitted before.
+        Channels that come in.
+    find_matrix : callable
+        Called once with the calibration, resampled and without line noise, (n_samples, n_units);
+        returns (n_out, n_units): what is done to the channels of every sample.
 
     Attributes
     ----------
-    times_s : array of shape (n_times,), float64
-        Of a trial, from onset.
     n_samples : int
         Samples that came in.
+    calibrated : bool
     """
 
     def __init__(
-        self, settings: CausalSettings, n_units: int, whitening: np.ndarray | None = None
+        self,
+        settings: CausalSettings,
+        n_units: int,
+        find_matrix: Callable[[np.ndarray], np.ndarray],
     ) -> None:
-        self._settings, self._n_units = settings, n_units
-        self._whitening = whitening
-        self._rate_hz = settings.sampling_rate_hz / settings.decimate
-        self._window = epoch_window(self._rate_hz, settings.tmin_s, settings.tmax_s)
-        self.times_s = self._window.times_s
-        self._baseline = None if settings.baseline_s is None else self._window.part(
-            *settings.baseline_s
-        )  # fmt: skip
-        self._filters = _design(settings)
-        self._states: np.ndarray | None = None
-        self._power: np.ndarray | None = None
-        self.n_samples = self._n_kept = self._n_seen = 0
-        # A trial is marked after its pre-stimulus time has passed: as much of the past is held.
-        self._length = self._window.n_times + max(0, -self._window.first) + round(self._rate_hz)
-        self._past = np.zeros((0, n_units))
-        self._scales = np.zeros((0, n_units))
-        self._waiting: deque[int] = deque()
+        self._find_matrix, self._settings = find_matrix, settings
+        self.factor = _factor(settings)
+        rate_hz = settings.rate_hz
+        self._window = epoch_window(rate_hz, settings.tmin_s, settings.tmax_s)
+        baseline = settings.baseline_s
+        self._baseline = None if baseline is None else self._window.part(*baseline)
+        first = (
+            decimation_taps(settings.recorded_rate_hz, self.factor)[0] if self.factor > 1 else []
+        )
+        self._decimators = [
+            _Fir(taps, n_units, self.factor if taps is first[-1] else 1) for taps in first
+        ]
+        line = settings.line_freq_hz
+        self._notches = causal_notches(line, rate_hz) if line else []
+        self._notch_states = [np.zeros((2, n_units)) for _ in self._notches]
+        low = settings.lowpass_hz
+        low = low if low and low < rate_hz / 2 else None
+        self._band = [
+            _Fir(taps, n_units) for taps in causal_taps(rate_hz, settings.highpass_hz or None, low)
+        ]
+        self._offset: np.ndarray | None = None
+        # Both ends are included, as in the part of a recording by which it is judged.
+        n_calibration = round(settings.calibration_s * rate_hz) + 1
+        self._calibration: _Tail | None = _Tail(n_calibration, n_units)
+        self._matrix: np.ndarray | None = None
+        self._held = self._window.n_times + round(LATE_S * rate_hz)
+        self._clean = _Tail(self._held, n_units)
+        self._waiting: list[int] = []
+        self.n_samples = 0
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the matrix is known, so that a trial comes out with its last sample."""
+        return self._matrix is not None
 
     def mark(self, sample: int) -> None:
-        """Say that a trial starts at a sample of the input, at most 1 s after it came.
+        """Say that a trial starts at a sample of the input, counted from the first one pushed.
 
-        Parameters
-        ----------
-        sample : int
-            Counted from the first sample pushed; later than those marked before.
+        It may lie ahead, or up to `LATE_S` behind the end of its trial.
         """
-        self._waiting.append(sample)
+        insort(self._waiting, sample)
 
-    def push(self, block: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    def push(self, block: np.ndarray) -> Iterator[tuple[int, np.ndarray | None]]:
         """Take up samples and give back the trials that end in them.
 
         Parameters
@@ -118,90 +135,134 @@ class CausalStream:
         ------
         sample : int
             As it was marked.
-        epoch : array of shape (n_units, n_times), float64
+        epoch : array of shape (n_out, n_times), float32, or None
+            None where the trial began before the stream, or was marked too late.
         """
-        self._append(np.asarray(block, dtype=np.float64))
+        if len(block):
+            self._append(np.asarray(block, dtype=np.float64))
+        if self._matrix is None:
+            return
         while self._waiting:
-            onset = round(self._waiting[0] / self._settings.decimate)
+            onset = onset_sample(self._waiting[0], self._settings)
             first = onset + self._window.first
-            if first + self._window.n_times > self._n_kept:
+            if first + self._window.n_times > self._clean.n_seen:
                 return
-            sample = self._waiting.popleft()
-            start = first - (self._n_kept - len(self._past))
-            if first < 0 or start < 0:
-                continue  # it began before the stream, or was marked too late
-            yield sample, self._epoch(start)
+            sample = self._waiting.pop(0)
+            if first < self._clean.first:
+                yield sample, None
+                continue
+            yield sample, self._epoch(self._clean.rows(first, first + self._window.n_times))
 
     def _append(self, block: np.ndarray) -> None:
-        """Filter a block, keep every so manieth sample, and update the running scale."""
-        if len(block) == 0:
-            return
-        from scipy.signal import sosfilt, sosfilt_zi
-
-        if self._filters is not None:
-            if self._states is None:
-                # Started as if the first sample had lasted forever, so that no step rings.
-                self._states = sosfilt_zi(self._filters)[:, :, None] * block[0]
-            block, self._states = sosfilt(self._filters, block, axis=0, zi=self._states)
-        phase = -self.n_samples % self._settings.decimate
-        self.n_samples += len(block)
-        kept = block[phase :: self._settings.decimate]
-        self._n_kept += len(kept)
-        scales = self._running_scale(kept)
-        # Trials that wait for later samples need what has come since they began.
-        held = max(self._length, self._n_kept - self._oldest())
-        self._past = np.concatenate([self._past, kept])[-(held + len(kept)) :]
-        self._scales = np.concatenate([self._scales, scales])[-(held + len(kept)) :]
-
-    def _oldest(self) -> int:
-        if not self._waiting:
-            return self._n_kept
-        return round(self._waiting[0] / self._settings.decimate) + self._window.first
-
-    def _running_scale(self, kept: np.ndarray) -> np.ndarray:
-        """Return the running root mean square at every sample, from samples up to it."""
+        """Resample and filter a block; find the matrix where the calibration ends in it."""
         from scipy.signal import lfilter
 
-        constant = self._settings.time_constant_s
-        if constant is None or not len(kept):
-            return np.ones_like(kept)
-        if self._power is None:
-            self._power = np.zeros((1, self._n_units))
-        keep = np.exp(-1 / (constant * self._rate_hz))
-        power, self._power = lfilter([1 - keep], [1, -keep], kept**2, axis=0, zi=self._power)
-        seen = self._n_seen + 1 + np.arange(len(kept))
-        self._n_seen += len(kept)
-        # Early on the average is over few samples: weights that are missing are divided out.
-        scale = np.sqrt(power / (1 - keep ** seen[:, None]))
-        return np.where(scale > 0, scale, 1.0)
+        self.n_samples += len(block)
+        for decimator in self._decimators:
+            block = decimator.push(block)
+        if not len(block):
+            return
+        for number, (b, a) in enumerate(self._notches):
+            state = self._notch_states[number]
+            block, self._notch_states[number] = lfilter(b, a, block, axis=0, zi=state)
+        missing = 0
+        if self._calibration is not None:
+            missing = self._calibration.n_kept - self._calibration.n_seen
+            self._calibration.append(block[:missing])
+        if self._offset is None:
+            # The offset of an amplifier would ring for as long as the filter lasts.
+            self._offset = block[:1].copy()
+        block = block - self._offset
+        for band in self._band:
+            block = band.push(block)
+        # Until there is a matrix no trial leaves, and all that they need is held.
+        self._clean.n_kept = self._held + (0 if self.calibrated else self._clean.n_seen)
+        self._clean.append(block)
+        if self._calibration is not None and missing <= len(block):
+            start = self._calibration.rows(0, self._calibration.n_seen)
+            self._matrix, self._calibration = self._find_matrix(start), None
 
-    def _epoch(self, start: int) -> np.ndarray:
-        rows = slice(start, start + self._window.n_times)
-        epoch = self._past[rows].T
+    def _epoch(self, rows: np.ndarray) -> np.ndarray:
+        """Mix channels and subtract the baseline; (n_times, n_units) to (n_out, n_times)."""
+        assert self._matrix is not None  # noqa: S101  no trial leaves before
         if self._baseline is not None:
-            epoch = epoch - epoch[:, self._baseline].mean(axis=1, keepdims=True)
-        # One scale for the whole trial, that of its last sample: it keeps the form of responses.
-        epoch = epoch / self._scales[rows.stop - 1][:, None]
-        return epoch if self._whitening is None else self._whitening @ epoch
+            rows = rows - rows[self._baseline].mean(axis=0)
+        epoch: np.ndarray = (self._matrix @ rows.T).astype(np.float32)
+        return epoch
 
 
-def _design(settings: CausalSettings) -> np.ndarray | None:
-    """Return the filters as second-order sections, or None for none."""
-    from scipy.signal import butter, iirnotch, tf2sos
+def onset_sample(sample: int, settings: CausalSettings) -> int:
+    """Return the sample of the trials nearest to a sample of the input, as tables of events have it.
 
-    rate_hz = settings.sampling_rate_hz
-    half = rate_hz / settings.decimate / 2
-    if settings.decimate > 1 and not (settings.lowpass_hz and settings.lowpass_hz < half):
+    By way of seconds: an onset that lies half-way between two samples of the trials is rounded by
+    the last bit of its time, and so it is offline.
+    """
+    return round(sample / settings.recorded_rate_hz * settings.rate_hz)
+
+
+class _Tail:
+    """The last rows of a stream, ``n_kept`` at least, in one array that is moved when it is full."""
+
+    def __init__(self, n_kept: int, n_units: int) -> None:
+        self.n_kept, self.n_seen = n_kept, 0
+        self._array = np.zeros((2 * n_kept + 1024, n_units))
+        self._stop = 0
+
+    @property
+    def first(self) -> int:
+        """Number of the first row that is there, counted from the first that ever came."""
+        return self.n_seen - self._stop
+
+    def append(self, block: np.ndarray) -> None:
+        if self._stop + len(block) > len(self._array):
+            kept = self._array[max(0, self._stop - self.n_kept) : self._stop]
+            array = np.zeros((2 * (len(kept) + len(block)) + 1024, self._array.shape[1]))
+            array[: len(kept)] = kept
+            self._array, self._stop = array, len(kept)
+        self._array[self._stop : self._stop + len(block)] = block
+        self._stop += len(block)
+        self.n_seen += len(block)
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """Return rows by their numbers, (stop - start, n_units), a view."""
+        shift = self._stop - self.n_seen
+        return self._array[start + shift : stop + shift]
+
+
+class _Fir:
+    """A FIR filter that remembers its past; of its outputs every ``factor``-th is kept."""
+
+    def __init__(self, taps: np.ndarray, n_units: int, factor: int = 1) -> None:
+        self._taps, self._reversed = taps, taps[::-1].copy()
+        self._factor, self._phase = factor, 0
+        self._past = _Tail(len(taps) - 1, n_units)
+        self._past.append(np.zeros((len(taps) - 1, n_units)))  # nothing before the stream
+
+    def push(self, block: np.ndarray) -> np.ndarray:
+        """Filter (n_samples, n_units); return what is kept of it."""
+        from scipy.signal import oaconvolve
+
+        n_taps, end = len(self._taps), self._past.n_seen
+        self._past.append(block)
+        signal = self._past.rows(end - n_taps + 1, end + len(block))
+        outputs = np.arange(self._phase, len(block), self._factor)
+        self._phase = (self._phase - len(block)) % self._factor
+        if len(outputs) > FEW_OUTPUTS:
+            whole: np.ndarray = oaconvolve(signal, self._taps[:, None], mode="valid", axes=0)
+            return whole[outputs]
+        filtered = np.empty((len(outputs), block.shape[1]))
+        for row, output in enumerate(outputs):
+            filtered[row] = self._reversed @ signal[output : output + n_taps]
+        return filtered
+
+
+def _factor(settings: CausalSettings) -> int:
+    """Return how many samples come in for one that is kept."""
+    ratio = settings.recorded_rate_hz / settings.rate_hz
+    if abs(ratio - round(ratio)) > 1e-6 * ratio or ratio < 1 - 1e-6:
         raise ConfigError(
-            "samples are to be left out without a low-pass", where="lowpass_hz",
-            found=f"{settings.lowpass_hz} Hz, 1 of {settings.decimate} samples of {rate_hz:g} Hz",
-            expected=f"below {half:g} Hz", fix="lower lowpass_hz, or set decimate to 1",
+            "a stream cannot be brought to this rate without looking ahead",
+            where="rate of the stream", found=f"{settings.recorded_rate_hz:g} Hz",
+            expected=f"a multiple of {settings.rate_hz:g} Hz", fix="record at such a rate",
         )  # fmt: skip
-    sections = []
-    if settings.highpass_hz:
-        sections.append(butter(ORDER, settings.highpass_hz, "highpass", fs=rate_hz, output="sos"))
-    if settings.line_freq_hz:
-        sections.append(tf2sos(*iirnotch(settings.line_freq_hz, NOTCH_Q, fs=rate_hz)))
-    if settings.lowpass_hz and settings.lowpass_hz < rate_hz / 2:
-        sections.append(butter(ORDER, settings.lowpass_hz, "lowpass", fs=rate_hz, output="sos"))
-    return np.concatenate(sections) if sections else None
+    return round(ratio)

@@ -119,10 +119,16 @@ def _with_signal(
 def _decimate(raw: mne.io.BaseRaw, factor: int) -> mne.io.BaseRaw:
     """Low-pass by a filter of minimum phase and keep every ``factor``-th sample."""
     recorded = float(raw.info["sfreq"])
-    rate_hz = recorded / factor
+    taps, edge = decimation_taps(recorded, factor)
+    signal = _convolve(raw.get_data(), taps)
+    return _with_signal(raw, signal[:, ::factor], recorded / factor, edge)
+
+
+def decimation_taps(recorded_hz: float, factor: int) -> tuple[list[np.ndarray], float]:
+    """Return the causal filters before every ``factor``-th sample is kept, and their edge in Hz."""
+    rate_hz = recorded_hz / factor
     edge = _CAUSAL_EDGE * rate_hz / 2
-    signal = _causal_fir(raw.get_data(), recorded, None, edge, rate_hz / 2 - edge)
-    return _with_signal(raw, signal[:, ::factor], rate_hz, edge)
+    return causal_taps(recorded_hz, None, edge, rate_hz / 2 - edge), edge
 
 
 def _from_start(raw: mne.io.BaseRaw) -> mne.Annotations:
@@ -161,15 +167,13 @@ def remove_line_noise(
         Frequencies that were taken out, in Hz; empty where the line lies above the Nyquist rate.
     """
     rate_hz = float(raw.info["sfreq"])
-    # A stop band that touches the Nyquist frequency cannot be built.
-    harmonics = np.arange(line_freq_hz, rate_hz / 2 - 1.5, line_freq_hz)
+    harmonics = line_harmonics(line_freq_hz, rate_hz)
     if not len(harmonics):
         return []
     if causal:
-        from scipy.signal import iirnotch, lfilter
+        from scipy.signal import lfilter
 
-        for frequency in harmonics:
-            b, a = iirnotch(frequency, frequency / 2, fs=rate_hz)
+        for b, a in causal_notches(line_freq_hz, rate_hz):
             raw.apply_function(
                 lambda values, b=b, a=a: lfilter(b, a, values, axis=-1), channel_wise=False,
                 picks="data", verbose="error",
@@ -181,6 +185,19 @@ def remove_line_noise(
     else:
         raw.notch_filter(harmonics, notch_widths=2.0, picks="data", verbose="error")
     return [float(value) for value in harmonics]
+
+
+def line_harmonics(line_freq_hz: float, rate_hz: float) -> np.ndarray:
+    """Return the line frequency and its harmonics that can be taken out, in Hz."""
+    # A stop band that touches the Nyquist frequency cannot be built.
+    return np.arange(line_freq_hz, rate_hz / 2 - 1.5, line_freq_hz)
+
+
+def causal_notches(line_freq_hz: float, rate_hz: float) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return numerator and denominator of the causal notch at each harmonic of the line."""
+    from scipy.signal import iirnotch
+
+    return [iirnotch(f, f / 2, fs=rate_hz) for f in line_harmonics(line_freq_hz, rate_hz)]
 
 
 def band_pass(
@@ -230,23 +247,35 @@ def band_pass(
     def filter_(values: np.ndarray) -> np.ndarray:
         # The offset of an amplifier would ring for as long as the filter lasts.
         values = values - values[..., :1]
-        return _causal_fir(values, rate_hz, highpass_hz or None, lowpass_hz, None)
+        return _convolve(values, causal_taps(rate_hz, highpass_hz or None, lowpass_hz))
 
     raw.apply_function(filter_, channel_wise=False, picks=picks, verbose="error")
     return notes
 
 
-def _causal_fir(
-    signal: np.ndarray,
+def causal_taps(
     rate_hz: float,
     highpass_hz: float | None,
     lowpass_hz: float | None,
-    transition_hz: float | None,
-) -> np.ndarray:
-    """Filter rows of ``signal`` (n_channels, n_times) forward by FIR filters of minimum phase."""
-    from scipy.signal import firwin, minimum_phase, oaconvolve
+    transition_hz: float | None = None,
+) -> list[np.ndarray]:
+    """Return FIR filters of minimum phase, to be applied one after the other.
 
-    n_times = signal.shape[1]
+    Parameters
+    ----------
+    rate_hz : float
+    highpass_hz, lowpass_hz : float or None
+        Edges of the pass band; None leaves the end open.
+    transition_hz : float, optional
+        Width of the transition; default: as MNE-Python chooses it.
+
+    Returns
+    -------
+    list of array of shape (n_taps,)
+    """
+    from scipy.signal import firwin, minimum_phase
+
+    filters = []
     for edge_hz, low in ((highpass_hz, False), (lowpass_hz, True)):
         if edge_hz is None:
             continue
@@ -258,7 +287,16 @@ def _causal_fir(
         linear = firwin(n_taps, middle, pass_zero=low, fs=rate_hz)
         # With half the taps of the linear one the response keeps its magnitude in the pass band.
         taps = minimum_phase(linear, half=False, n_fft=max(4096, 8 * n_taps))
-        taps = taps / (np.abs(taps.sum()) if low else _gain_at_end(taps))
+        filters.append(taps / (np.abs(taps.sum()) if low else _gain_at_end(taps)))
+    return filters
+
+
+def _convolve(signal: np.ndarray, filters: list[np.ndarray]) -> np.ndarray:
+    """Filter rows of ``signal`` (n_channels, n_times) forward, from nothing before them."""
+    from scipy.signal import oaconvolve
+
+    n_times = signal.shape[1]
+    for taps in filters:
         signal = oaconvolve(signal, taps[None], axes=1)[:, :n_times]
     return signal
 
