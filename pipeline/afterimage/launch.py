@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
 import json
 import os
 import re
@@ -33,6 +34,7 @@ from afterimage.io.tables import Row
 from afterimage.record import error_records, finish_run, reset_errors, write_reports
 from afterimage.resources import resource_root
 from afterimage.stages.runner import STAGES, WITHOUT_RULE, guarded_run, stage_module
+from afterimage.warm import VARIABLE as WARM
 from afterimage.warm import warm_process
 
 _STEPS = re.compile(r"^(\d+) of (\d+) steps")
@@ -164,7 +166,7 @@ def _dry_run(
         print(f"dry run of: {shlex.join(['snakemake', *command[3:]])}\n", flush=True)
         command.append("--dry-run")
         if len(selected) <= SUBJECTS_A_DRY_RUN or request.snakemake_options:
-            return subprocess.run(command, env=_variables(), check=False).returncode and 70
+            return subprocess.run(command, env=_variables(command), check=False).returncode and 70
         return _dry_run_in_parts(command, selected, request.cores or os.cpu_count() or 1)
 
 
@@ -182,7 +184,9 @@ def _dry_run_in_parts(command: list[str], subjects: list[str], n_parts: int) -> 
         keys = [f"participants='{' '.join(part)}'", "group=0"]
         output = tempfile.TemporaryFile()  # noqa: SIM115  (closed below, after it was shown)
         own = [*command[:at], *keys, *command[at:]]
-        process = subprocess.Popen(own, env=_variables(), stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            own, env=_variables(command), stdout=output, stderr=subprocess.STDOUT
+        )
         running.append((part, process, output))
     codes = []
     for number, (part, process, output) in enumerate(running, start=1):
@@ -264,10 +268,12 @@ def _command(
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile")]
     command += ["--directory", str(out), "--configfile", str(config_file)]
     command += ["--config", f"run_id={run_id}", "--workflow-profile", str(profile)]
-    if not any(
+    asked = any(
         option.startswith(("--cores", "-c", "--jobs", "-j"))
         for option in request.snakemake_options
-    ):
+    )
+    # A cluster has the cores that its profile allows, not those of the machine that submits.
+    if not asked and (request.cores or not on_cluster([*command, *request.snakemake_options])):
         # The debug profile runs one job at a time, whatever the machine has.
         default = 1 if profile.name == "debug" else os.cpu_count() or 1
         command += ["--cores", str(request.cores or default)]
@@ -276,11 +282,30 @@ def _command(
     return [*command, *request.snakemake_options]
 
 
-def _variables() -> dict[str, str]:
+def on_cluster(command: Sequence[str]) -> bool:
+    """Say whether the jobs of a command of Snakemake run elsewhere: what its options or profile say."""
+    executor = "local"
+    for option, value in itertools.pairwise(command):
+        if option == "--workflow-profile":
+            for file in sorted(Path(value).glob("*.yaml")):
+                if file.name.startswith(("profile.", "config.")):
+                    settings = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+                    executor = settings.get("executor", executor)
+    for option, value in itertools.pairwise([*command, ""]):
+        if option in ("--executor", "-e"):
+            executor = value
+        elif option.startswith("--executor="):
+            executor = option.partition("=")[2]
+    return executor not in ("local", "dryrun", "touch")
+
+
+def _variables(command: Sequence[str]) -> dict[str, str]:
     # Snakemake's rules start this same interpreter: its folder comes first on the PATH.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     return {
         **os.environ,
+        # Jobs that run elsewhere cannot use a process of this machine.
+        **({WARM: "off"} if on_cluster(command) else {}),
         "PATH": path,
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_VERBOSITY": "error",
@@ -296,7 +321,7 @@ def _execute(
     log.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     counts: Counter[str] = Counter()
-    with log.open("w", encoding="utf-8") as sink, warm_process(_variables()) as variables:
+    with log.open("w", encoding="utf-8") as sink, warm_process(_variables(command)) as variables:
         process = subprocess.Popen(
             command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             pass_fds=[lock.fileno()],

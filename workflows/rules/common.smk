@@ -2,6 +2,7 @@
 
 import gc
 import json
+import math
 import shlex
 import sys
 from pathlib import Path
@@ -478,6 +479,26 @@ def stage_command(stage):
     return " ".join(parts) + " > {log:q} 2>&1"
 
 
+def memory(base_mb, times=0):
+    """Return the memory of a job in MB: ``base_mb`` and so many ``times`` the size of its inputs.
+
+    Rounded up to a power of two of GB, because an array of jobs is submitted with the request of
+    its first job, and most subjects of one study then ask for the same. Doubled with every attempt:
+    memory that ran out is the usual reason why a cluster killed a job.
+    """
+
+    def mem_mb(wildcards, input, attempt):
+        wanted_gb = (base_mb + times * input.size_mb) / 1000
+        return attempt * 1000 * 2 ** max(1, math.ceil(math.log2(wanted_gb)))
+
+    return mem_mb
+
+
+def minutes(n_minutes):
+    """Return the time that a cluster lets a job run: twice as long in the second attempt."""
+    return lambda wildcards, attempt: attempt * n_minutes
+
+
 def record_command(event):
     """Return the command that writes the run's record, or its reports after a failure."""
     options = [f"--bids-dir {shlex.quote(str(BIDS_DIR))}", f"--run-id {RUN_ID}"]
@@ -576,5 +597,11 @@ CONNECTED = "sub-{s}/connectivity/sub-{s}_seg-{seg}_connectivity.nc"
 DYNAMIC = "sub-{s}/connectivity/sub-{s}_seg-{seg}_dynamic.nc"
 COUPLED = "sub-{s}/connectivity/sub-{s}_seg-{seg}_coupling.nc"
 DEVICE = str(config.get("device", "cpu"))
+# Stages that put networks on the device ask for a GPU where there must be one; of the decoders only
+# those that are networks do. Without --device cuda no job names the resource.
+ON_DEVICE = {"gpu": 1} if DEVICE == "cuda" else {}
+ON_DEVICE_IF_NETWORK = (
+    {"gpu": lambda wildcards: int(wildcards.decoder in NETWORKS)} if DEVICE == "cuda" else {}
+)
 RUN_ID = str(config.get("run_id", "plain"))
 STIMULI_DIGEST = picture_digest(BIDS_DIR / "stimuli")
