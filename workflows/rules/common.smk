@@ -489,7 +489,7 @@ def memory(base_mb, times=0):
 
     def mem_mb(wildcards, input, attempt):
         wanted_gb = (base_mb + times * input.size_mb) / 1000
-        return attempt * 1000 * 2 ** max(1, math.ceil(math.log2(wanted_gb)))
+        return attempt * 1000 * 2 ** math.ceil(math.log2(wanted_gb))
 
     return mem_mb
 
@@ -597,11 +597,7 @@ CONNECTED = "sub-{s}/connectivity/sub-{s}_seg-{seg}_connectivity.nc"
 DYNAMIC = "sub-{s}/connectivity/sub-{s}_seg-{seg}_dynamic.nc"
 COUPLED = "sub-{s}/connectivity/sub-{s}_seg-{seg}_coupling.nc"
 DEVICE = str(config.get("device", "cpu"))
-# Stages that put networks on the device ask for a GPU where there must be one; of the decoders only
-# those that are networks do. Without --device cuda no job names the resource.
+# Stages that put networks on the device ask for a GPU where there must be one.
 ON_DEVICE = {"gpu": 1} if DEVICE == "cuda" else {}
-ON_DEVICE_IF_NETWORK = (
-    {"gpu": lambda wildcards: int(wildcards.decoder in NETWORKS)} if DEVICE == "cuda" else {}
-)
 RUN_ID = str(config.get("run_id", "plain"))
 STIMULI_DIGEST = picture_digest(BIDS_DIR / "stimuli")

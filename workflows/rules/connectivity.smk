@@ -13,7 +13,7 @@ rule parcellate:
     log:
         "logs/parcellate/sub-{subject}_seg-{seg}.log",
     resources:
-        mem_mb=memory(2000, 20),
+        mem_mb=memory(1500, 20),
         runtime=minutes(60),
     params:
         stage=stage_params("parcellate"),
@@ -35,7 +35,7 @@ rule extract_series:
     wildcard_constraints:
         subject=one_of(SCANNED),
     resources:
-        mem_mb=memory(2000, 20),
+        mem_mb=memory(1500, 20),
         runtime=minutes(60),
     params:
         stage=stage_params("extract_series"),
@@ -58,7 +58,7 @@ rule prepare_series:
     wildcard_constraints:
         subject=one_of(PREPARED_SERIES),
     resources:
-        mem_mb=memory(2000, 20),
+        mem_mb=memory(1500, 20),
         runtime=minutes(30),
     params:
         stage=stage_params("prepare_series"),
@@ -75,7 +75,7 @@ rule connect:
     log:
         "logs/connect/sub-{subject}_seg-{seg}.log",
     resources:
-        mem_mb=memory(2000, 20),
+        mem_mb=memory(1500, 20),
         runtime=minutes(120),
     params:
         stage=stage_params("connect"),
@@ -92,7 +92,7 @@ rule measure_graphs:
     log:
         "logs/measure_graphs/sub-{subject}_seg-{seg}.log",
     resources:
-        mem_mb=memory(2000, 5),
+        mem_mb=memory(1500, 5),
         runtime=minutes(60),
     params:
         stage=stage_params("measure_graphs"),
@@ -111,7 +111,7 @@ rule map_graphs:
     log:
         "logs/map_graphs/sub-{subject}.log",
     resources:
-        mem_mb=memory(4000, 20),
+        mem_mb=memory(3000, 20),
         runtime=minutes(240),
     params:
         stage=stage_params("map_graphs"),
@@ -136,7 +136,7 @@ rule factor_connectome:
     conda:
         "../envs/graph-tool.yaml"
     resources:
-        mem_mb=memory(8000, 20),
+        mem_mb=memory(6000, 20),
         runtime=minutes(480),
     params:
         stage=stage_params("factor_connectome"),
@@ -155,7 +155,7 @@ rule evaluate_connectivity:
     log:
         "logs/evaluate_connectivity/group.log",
     resources:
-        mem_mb=memory(4000, 5),
+        mem_mb=memory(3000, 5),
         runtime=minutes(240),
     params:
         stage=stage_params("evaluate_connectivity"),
@@ -176,7 +176,7 @@ rule connect_dynamic:
     log:
         "logs/connect_dynamic/sub-{subject}_seg-{seg}.log",
     resources:
-        mem_mb=memory(2000, 20),
+        mem_mb=memory(1500, 20),
         runtime=minutes(480),
     params:
         stage=stage_params("connect_dynamic"),
@@ -194,7 +194,7 @@ rule couple_states:
     log:
         "logs/couple_states/sub-{subject}_seg-{seg}.log",
     resources:
-        mem_mb=memory(4000, 20),
+        mem_mb=memory(3000, 20),
         runtime=minutes(480),
     params:
         stage=stage_params("couple_states"),
@@ -213,7 +213,7 @@ rule generate_connectivity:
     log:
         "logs/generate_connectivity/group.log",
     resources:
-        mem_mb=memory(4000, 5),
+        mem_mb=memory(3000, 5),
         runtime=minutes(240),
     params:
         stage=stage_params("generate_connectivity"),

@@ -10,7 +10,7 @@ rule extract_features:
         "logs/extract_features/sub-{subject}_split-{split}.log",
     resources:
         **ON_DEVICE,
-        mem_mb=memory(4000, 5),
+        mem_mb=memory(3000, 5),
         runtime=minutes(120),
     params:
         stage=stage_params(
@@ -35,8 +35,8 @@ rule train_decoder:
     wildcard_constraints:
         decoder=named([*DECODERS, *NETWORKS]),
     resources:
-        **ON_DEVICE_IF_NETWORK,
-        mem_mb=memory(8000, 20),
+        **(ON_DEVICE if NETWORKS else {}),
+        mem_mb=memory(6000, 20),
         runtime=minutes(240),
     params:
         stage=stage_params("train_decoder", decoders=one_decoder),
@@ -56,7 +56,7 @@ rule train_shared_decoder:
         "logs/train_shared_decoder/desc-{decoder}.log",
     resources:
         **ON_DEVICE,
-        mem_mb=memory(8000, 20),
+        mem_mb=memory(6000, 20),
         runtime=minutes(480),
     params:
         stage=stage_params("train_shared_decoder", decoders=one_shared_decoder),
@@ -79,7 +79,7 @@ rule apply_shared_decoder:
         decoder=named(SHARED),
     resources:
         **ON_DEVICE,
-        mem_mb=memory(4000, 20),
+        mem_mb=memory(3000, 20),
         runtime=minutes(120),
     params:
         stage=stage_params("apply_shared_decoder"),
@@ -99,7 +99,7 @@ rule decode_conditions:
         "logs/decode_conditions/sub-{subject}.log",
     threads: 4
     resources:
-        mem_mb=memory(4000, 20),
+        mem_mb=memory(3000, 20),
         runtime=minutes(240),
     params:
         stage=stage_params("decode_conditions"),
@@ -119,7 +119,7 @@ rule decode_group_conditions:
         "logs/decode_conditions/conditions.log",
     threads: 4
     resources:
-        mem_mb=memory(8000, 20),
+        mem_mb=memory(6000, 20),
         runtime=minutes(480),
     params:
         stage=stage_params("decode_conditions"),

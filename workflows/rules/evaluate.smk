@@ -21,7 +21,7 @@ rule evaluate:
         "logs/evaluate/sub-{subject}.log",
     resources:
         **ON_DEVICE,
-        mem_mb=memory(4000, 10),
+        mem_mb=memory(3000, 10),
         runtime=minutes(240),
     params:
         stage=stage_params("evaluate"),
@@ -42,7 +42,7 @@ rule evaluate_time:
     log:
         "logs/evaluate_time/sub-{subject}.log",
     resources:
-        mem_mb=memory(4000, 20),
+        mem_mb=memory(3000, 20),
         runtime=minutes(120),
     params:
         stage=stage_params("evaluate_time"),
@@ -62,7 +62,7 @@ rule learning_curve:
         "logs/learning_curve/sub-{subject}.log",
     resources:
         **ON_DEVICE,
-        mem_mb=memory(8000, 20),
+        mem_mb=memory(6000, 20),
         runtime=minutes(480),
     params:
         stage=stage_params("learning_curve", decoders=learning_decoders()),
@@ -84,7 +84,7 @@ rule evaluate_subjects:
         "logs/evaluate_subjects/group.log",
     resources:
         **ON_DEVICE,
-        mem_mb=memory(8000, 20),
+        mem_mb=memory(6000, 20),
         runtime=minutes(480),
     params:
         stage=stage_params("evaluate_subjects", decoders=compared_networks()),
@@ -112,7 +112,7 @@ rule predict_phenotypes:
     log:
         "logs/predict_phenotypes/group.log",
     resources:
-        mem_mb=memory(8000, 5),
+        mem_mb=memory(6000, 5),
         runtime=minutes(480),
     params:
         stage=stage_params("predict_phenotypes"),

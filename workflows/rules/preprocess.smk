@@ -10,7 +10,7 @@ rule reference_bold:
     log:
         "logs/reference_bold/sub-{subject}.log",
     resources:
-        mem_mb=memory(2000, 40),
+        mem_mb=memory(1500, 40),
         runtime=minutes(60),
     params:
         stage=stage_params("reference_bold"),
@@ -33,7 +33,7 @@ rule clean_bold:
     log:
         "logs/clean_bold/sub-{subject}/{ses}sub-{subject}{ents}.log",
     resources:
-        mem_mb=memory(2000, 40),
+        mem_mb=memory(1500, 40),
         runtime=minutes(120),
     params:
         stage=stage_params("clean_bold"),
@@ -62,7 +62,7 @@ rule fit_responses:
     wildcard_constraints:
         subject=one_of(SCANNED),
     resources:
-        mem_mb=memory(2000, 20),
+        mem_mb=memory(1500, 20),
         runtime=minutes(120),
     params:
         stage=stage_params("fit_responses"),
@@ -83,7 +83,7 @@ rule clean_meeg:
     log:
         "logs/clean_meeg/sub-{subject}/{ses}sub-{subject}{ents}_{datatype}.log",
     resources:
-        mem_mb=memory(2000, 40),
+        mem_mb=memory(1500, 40),
         runtime=minutes(120),
     params:
         stage=stage_params("clean_meeg"),
@@ -108,7 +108,7 @@ rule epoch_meeg:
     wildcard_constraints:
         subject=one_of(RECORDED),
     resources:
-        mem_mb=memory(2000, 20),
+        mem_mb=memory(1500, 20),
         runtime=minutes(60),
     params:
         stage=stage_params("epoch_meeg"),
@@ -133,7 +133,7 @@ rule prepare_responses:
     wildcard_constraints:
         subject=one_of(PREPARED),
     resources:
-        mem_mb=memory(2000, 5),
+        mem_mb=memory(1500, 5),
         runtime=minutes(30),
     params:
         stage=stage_params("prepare_responses"),

@@ -11,7 +11,7 @@ rule pretrain_series:
         "logs/pretrain_series/seg-{seg}_desc-{model}.log",
     resources:
         **ON_DEVICE,
-        mem_mb=memory(8000, 20),
+        mem_mb=memory(6000, 20),
         runtime=minutes(720),
     params:
         stage=stage_params("pretrain_series", models=one_model),
@@ -32,7 +32,7 @@ rule probe_series:
         "logs/probe_series/seg-{seg}_desc-{model}.log",
     resources:
         **ON_DEVICE,
-        mem_mb=memory(8000, 20),
+        mem_mb=memory(6000, 20),
         runtime=minutes(480),
     params:
         stage=stage_params("probe_series"),
@@ -55,7 +55,7 @@ rule pretrain_tokens:
         "logs/pretrain_tokens/desc-{model}.log",
     resources:
         **ON_DEVICE,
-        mem_mb=memory(8000, 20),
+        mem_mb=memory(6000, 20),
         runtime=minutes(720),
     params:
         stage=stage_params("pretrain_tokens", models=one_token_model),
@@ -78,7 +78,7 @@ rule probe_tokens:
         "logs/probe_tokens/desc-{tokenizer}.log",
     resources:
         **ON_DEVICE,
-        mem_mb=memory(8000, 20),
+        mem_mb=memory(6000, 20),
         runtime=minutes(720),
     params:
         stage=stage_params("probe_tokens"),

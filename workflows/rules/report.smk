@@ -16,7 +16,7 @@ rule report_subject:
     log:
         "logs/report_subject/sub-{subject}.log",
     resources:
-        mem_mb=memory(2000, 5),
+        mem_mb=memory(1500, 5),
         runtime=minutes(60),
     params:
         stage=stage_params("report_subject", **workflow_values(SETTINGS)),
@@ -48,7 +48,7 @@ rule report_group:
     log:
         "logs/report_group/group.log",
     resources:
-        mem_mb=memory(4000, 5),
+        mem_mb=memory(3000, 5),
         runtime=minutes(60),
     params:
         stage=stage_params("report_group", **workflow_values(SETTINGS)),

@@ -14,7 +14,7 @@ rule train_tokenizer:
         "logs/train_tokenizer/desc-{tokenizer}.log",
     resources:
         **ON_DEVICE,
-        mem_mb=memory(8000, 20),
+        mem_mb=memory(6000, 20),
         runtime=minutes(720),
     params:
         stage=stage_params("train_tokenizer", tokenizers=one_tokenizer),
@@ -36,7 +36,7 @@ rule tokenize:
     wildcard_constraints:
         subject=one_of(SENSED),
     resources:
-        mem_mb=memory(2000, 20),
+        mem_mb=memory(1500, 20),
         runtime=minutes(60),
     params:
         stage=stage_params("tokenize"),
@@ -57,7 +57,7 @@ rule tokenize_trials:
     wildcard_constraints:
         subject=one_of(SENSED),
     resources:
-        mem_mb=memory(2000, 20),
+        mem_mb=memory(1500, 20),
         runtime=minutes(60),
     params:
         stage=stage_params("tokenize_trials"),
