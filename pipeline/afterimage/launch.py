@@ -32,6 +32,7 @@ from afterimage.errors import AfterimageError, ConfigError, InputError, UsageErr
 from afterimage.io.atomic import write_text_if_changed
 from afterimage.io.tables import Row
 from afterimage.record import error_records, finish_run, reset_errors, write_reports
+from afterimage.rehearsal import N_ASKED, count_jobs, kinds_of_subjects
 from afterimage.resources import resource_root
 from afterimage.stages.runner import STAGES, WITHOUT_RULE, guarded_run, stage_module
 from afterimage.warm import VARIABLE as WARM
@@ -42,6 +43,8 @@ _RULE = re.compile(r"^(?:local)?rule (\w+):")
 _TOTAL = re.compile(r"^total\s+(\d+)")
 
 
+#: So many subjects with the same jobs or more are counted in a dry run, not listed.
+SUBJECTS_ALIKE = 100
 #: A dry run of more subjects than this is done in parts, side by side.
 SUBJECTS_A_DRY_RUN = 200
 
@@ -138,7 +141,7 @@ def launch(request: Launch) -> int:
     subjects = list(dict.fromkeys(row["subject"] for row in selected))
     run_id = time.strftime("%Y%m%d-%H%M%S") + f"-{os.getpid()}"
     if request.dry_run:
-        return _dry_run(request, bids_dir, out, rows, subjects, run_id, visible(config))
+        return _dry_run(request, bids_dir, out, rows, selected, run_id, visible(config))
     write_units(out / "code" / "units.tsv", rows)
     if request.level == "group":
         describe_derivatives(out, bids_dir)
@@ -150,7 +153,7 @@ def launch(request: Launch) -> int:
 
 
 def _dry_run(
-    request: Launch, bids_dir: Path, out: Path, rows: list[Row], selected: list[str], run_id: str,
+    request: Launch, bids_dir: Path, out: Path, rows: list[Row], selected: list[Row], run_id: str,
     settings: dict[str, Any],
 ) -> int:  # fmt: skip
     """Let Snakemake say what it would run and why; the output dataset stays as it is."""
@@ -165,9 +168,37 @@ def _dry_run(
         command = _command(request, bids_dir, folder, code, run_id, settings)
         print(f"dry run of: {shlex.join(['snakemake', *command[3:]])}\n", flush=True)
         command.append("--dry-run")
-        if len(selected) <= SUBJECTS_A_DRY_RUN or request.snakemake_options:
+        known, kinds = kinds_of_subjects(selected, out)
+        n_alike = sum(len(kind[N_ASKED:]) for kind in kinds)
+        if n_alike >= SUBJECTS_ALIKE and not request.snakemake_options:
+            return _dry_run_of_kinds(command, known, kinds)
+        subjects = list(dict.fromkeys(row["subject"] for row in selected))
+        if len(subjects) <= SUBJECTS_A_DRY_RUN or request.snakemake_options:
             return subprocess.run(command, env=_variables(command), check=False).returncode and 70
-        return _dry_run_in_parts(command, selected, request.cores or os.cpu_count() or 1)
+        return _dry_run_in_parts(command, subjects, request.cores or os.cpu_count() or 1)
+
+
+def _dry_run_of_kinds(command: list[str], known: list[str], kinds: list[list[str]]) -> int:
+    """Ask for what differs, and count the subjects of whom nothing is there and who are alike."""
+    asked = [*known, *(label for kind in kinds for label in kind[:N_ASKED])]
+    at = command.index("--config") + 1
+    own = [*command[:at], f"participants='{' '.join(asked)}'", *command[at:]]
+    process = subprocess.Popen(
+        own, env=_variables(command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert process.stdout is not None  # noqa: S101  (for the type checker: PIPE was asked for)
+    counts = count_jobs(_tee(process.stdout, sys.stdout), kinds)
+    if process.wait():
+        return 70
+    print(f"\n{'job':<24}{'count':>8}   with those that were not listed:")
+    for rule, count in counts.items():
+        print(f"{rule:<24}{count:>8}")
+    print(f"{'total':<24}{sum(counts.values()):>8}\n")
+    for kind in kinds:
+        if len(kind) > N_ASKED:
+            print(f"{len(kind) - N_ASKED} subjects have the jobs of sub-{kind[0]}: "
+                  f"sub-{kind[N_ASKED]} to sub-{kind[-1]}; nothing is there of them yet")  # fmt: skip
+    return 0
 
 
 def _dry_run_in_parts(command: list[str], subjects: list[str], n_parts: int) -> int:

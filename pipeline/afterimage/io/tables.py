@@ -100,7 +100,7 @@ def read_tsv(path: Path, required: Sequence[str] = ()) -> list[Row]:
                 expected=f"{len(header)} cells ({', '.join(header)})",
                 fix="separate cells by single tabs; write n/a for a missing value",
             )
-        rows.append({name: cell.strip() for name, cell in zip(header, cells, strict=True)})
+        rows.append(dict(zip(header, map(str.strip, cells), strict=True)))
     return rows
 
 
