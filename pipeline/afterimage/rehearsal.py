@@ -49,7 +49,8 @@ def kinds_of_subjects(rows: Sequence[Row], out: Path) -> tuple[list[str], list[l
         )
         shapes.setdefault(row["subject"], []).append(tuple(cells))
     there = {path.name.removesuffix(".html") for path in out.glob("sub-*")}
-    known, kinds = [], {}
+    known: list[str] = []
+    kinds: dict[tuple[tuple[str, ...], ...], list[str]] = {}
     for label, shape in shapes.items():
         if f"sub-{label}" in there:
             known.append(label)
