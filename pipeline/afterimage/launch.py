@@ -28,6 +28,7 @@ from afterimage.bids.index import index_dataset, select_units, write_units
 from afterimage.bids.recordings import mixed_modalities
 from afterimage.config.load import load_config
 from afterimage.config.template import visible
+from afterimage.cost import read_jobs, seconds_of_stages
 from afterimage.errors import AfterimageError, ConfigError, InputError, UsageError, disk_full
 from afterimage.io.atomic import write_text_if_changed
 from afterimage.io.tables import Row
@@ -432,6 +433,10 @@ def _summarise(
     for record in records:
         print(f"\n{record['unit']}, {record['stage']}:\n{record['message']}", file=sys.stderr)
     print(f"\n{seconds:.0f} s; log: {log}")
+    if not code and (ran := read_jobs(log.read_text(encoding="utf-8"), out)):
+        alone = seconds_of_stages(*ran)
+        print(f"the stages alone: {alone:.0f} s on {ran[1]} cores; "
+              f"the workflow's own time: {1 - alone / seconds:.0%}")  # fmt: skip
     for name in ("group", *(f"sub-{subject}" for subject in subjects[:10])):
         if (out / f"{name}.html").is_file():
             print(f"report: {(out / f'{name}.html').as_uri()}")
