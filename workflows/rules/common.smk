@@ -151,7 +151,9 @@ GENERATOR = "sub-{subject}/generator" if SETTINGS.train_generator.enabled else [
 # Captions are written where image tokens of a captioner are among the features.
 CAPTIONED = any(one.kind == "git" for one in SETTINGS.extract_features.encoders.values())
 CAPTIONS = "sub-{subject}/recon/sub-{subject}_captions.tsv" if CAPTIONED else []
-CODE = shlex.quote(sys.executable)
+# In a container the interpreter is the image's own.
+IN_CONTAINER = DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method
+CODE = "python" if IN_CONTAINER else shlex.quote(sys.executable)
 
 
 def decoders_of(subject):
@@ -508,7 +510,7 @@ def record_command(event):
     if event == "start":
         options.append(f"--settings {shlex.quote(json.dumps(visible(SETTINGS)))}")
         options.append("--subjects " + " ".join(dict.fromkeys(row["subject"] for row in SELECTED)))
-    command = f"{CODE} -m afterimage record {event} . {' '.join(options)}"
+    command = f"{shlex.quote(sys.executable)} -m afterimage record {event} . {' '.join(options)}"
     return command.replace("{", "{{").replace("}", "}}")
 
 
