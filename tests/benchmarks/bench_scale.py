@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -102,7 +103,8 @@ def tell(what: str, seconds: float, peak_mb: float, jobs: str = "") -> None:
 
 def n_jobs(text: str) -> str:
     """Return how many jobs a dry run found."""
-    return f"{sum(int(line.split()[1]) for line in text.splitlines() if line.startswith('total'))} jobs"
+    totals = [int(line.split()[1]) for line in text.splitlines() if line.startswith("total")]
+    return f"{max(totals)} jobs"
 
 
 def main() -> int:
@@ -120,8 +122,13 @@ def main() -> int:
         tell("dry run, 1,000 subjects of prepared responses", seconds, prepared_mb, n_jobs(text))
         make_prepared(small, 100)
         out = Path(name) / "small-out"
-        # Outputs that Snakemake is told to take for made: what is timed is looking through them.
-        measure(small, out, "participant", "--", "--touch")
+        # Empty outputs that Snakemake is told to take for made: what is timed is to look through them.
+        _, _, text = measure(small, out, "participant", "-n", "--", "--cores", "1")
+        for line in re.findall(r"^    output: (.+)$", text, re.MULTILINE):
+            for file in line.split(", "):
+                (out / file).parent.mkdir(parents=True, exist_ok=True)
+                (out / file).touch()
+        measure(small, out, "participant", "--", "--touch", "--cores", "1")
         seconds, peak, text = measure(small, out, "participant")
         assert "nothing to be done" in text
         tell("nothing to be done, 100 subjects", seconds, peak)
