@@ -6,17 +6,14 @@ plain Snakemake has the same power:
 
 import os
 
-from snakemake.settings.types import DeploymentMethod
 from snakemake.utils import min_version
 
 min_version("9.16")
 
-IMAGE = os.environ.get("AFTERIMAGE_IMAGE", "afterimage.sif")
-
 
 # One image for every rule, made by workflows/containers/Containerfile; used only with
 # --software-deployment-method apptainer.
-container: IMAGE
+container: os.environ.get("AFTERIMAGE_IMAGE", "afterimage.sif")
 
 
 wildcard_constraints:

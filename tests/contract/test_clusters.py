@@ -83,7 +83,10 @@ def test_the_image_holds_what_the_lock_file_says() -> None:
     pinned = (ROOT / "constraints.txt").read_text()
     assert re.search(r"^snakemake-executor-plugin-slurm==", pinned, re.MULTILINE)
     assert re.search(r"^snakemake-executor-plugin-cluster-generic==", pinned, re.MULTILINE)
-    assert 'IMAGE = os.environ.get("AFTERIMAGE_IMAGE"' in (ROOT / "Snakefile").read_text()
+    assert (
+        'container: os.environ.get("AFTERIMAGE_IMAGE", "afterimage.sif")'
+        in (ROOT / "Snakefile").read_text()
+    )
 
 
 def test_a_job_of_kubernetes_asks_for_what_its_rule_says(tmp_path: Path) -> None:

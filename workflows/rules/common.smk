@@ -20,6 +20,7 @@ from afterimage.config.template import visible
 from afterimage.decoding.registry import DECODERS as DECODER_CLASSES
 from afterimage.record import workflow_values
 from afterimage.stages.runner import stage_interface
+from snakemake.settings.types import DeploymentMethod
 
 # A graph of ten thousand jobs is millions of small objects that live until the end: looking through
 # them for garbage again and again would take a third of the time of a dry run.
