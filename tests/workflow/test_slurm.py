@@ -167,9 +167,7 @@ def test_a_bad_subject_fails_alone_and_the_others_make_the_same(
 ) -> None:
     study = tools.study(tmp_path / "data")
     study.subject("01")
-    study.subject("02")
-    bad = study.subject("03")
-    (bad / "sub-03_responses.npy").write_bytes(b"no array")
+    (study.subject("02") / "sub-02_responses.npy").write_bytes(b"no array")
     config = tools.write_config(tmp_path / "config.yaml", tools.light)
     command = (study.folder, "participant", "--config", config, "--until", "prepare_responses")
     outs = {}
@@ -181,9 +179,9 @@ def test_a_bad_subject_fails_alone_and_the_others_make_the_same(
         outs[name] = tmp_path / name
         done = tools.run(command[0], outs[name], *command[1:], *more, **variables)
         assert done.returncode == 65, done.stdout + done.stderr
-        assert "sub-03, prepare_responses" in done.stderr
+        assert "sub-02, prepare_responses" in done.stderr
     same = tools.contents(outs["local"], skip=lambda name: not tools.is_data(name))
-    assert len(same) > 8
+    assert len(same) > 5
     assert tools.contents(outs["slurm"], skip=lambda name: not tools.is_data(name)) == same
 
 
