@@ -4,13 +4,16 @@ plain Snakemake has the same power:
     snakemake -s Snakefile --directory OUT --config bids_dir=/abs/BIDS --workflow-profile workflows/profiles/default
 """
 
+import os
+
 from snakemake.utils import min_version
 
 min_version("9.16")
 
 
-# One image for every rule; used only with --software-deployment-method apptainer.
-container: "docker://python:3.11-slim"
+# One image for every rule, made by workflows/containers/Containerfile; used only with
+# --software-deployment-method apptainer.
+container: os.environ.get("AFTERIMAGE_IMAGE", "afterimage.sif")
 
 
 wildcard_constraints:

@@ -2,12 +2,15 @@
 
 import sys
 
-from afterimage.warm import ask
+from afterimage.warm import ask, end
 
 if __name__ == "__main__":
-    code = ask(sys.argv[1:]) if sys.argv[1:2] == ["stage"] else None
+    stage = sys.argv[1:2] == ["stage"]
+    code = ask(sys.argv[1:]) if stage else None
     if code is None:
         from afterimage.cli import main
 
         code = main()
+        if stage:
+            end(code)
     sys.exit(code)

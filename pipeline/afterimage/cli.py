@@ -65,7 +65,8 @@ def run_parser() -> argparse.ArgumentParser:
         help="configuration (YAML); may be given several times, later files win")  # fmt: skip
     add("--until", metavar="STAGE", help="stop after this stage, for example train_decoder")
     add("--profile", default="default", metavar="NAME",
-        help="how to execute: default, debug, or the folder of a Snakemake profile")  # fmt: skip
+        help="how to execute: default, debug, slurm, slurm_no_accounting, kubernetes, or the folder "
+        "of a Snakemake profile")  # fmt: skip
     add("--device", choices=("auto", "cpu", "cuda"), default="cpu", help="where networks run")
     add("--cores", type=int, metavar="N", help="processor cores to use (default: all)")
     add("--keep-intermediates", action="store_true",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
 import json
 import os
 import re
@@ -27,6 +28,7 @@ from afterimage.bids.index import index_dataset, select_units, write_units
 from afterimage.bids.recordings import mixed_modalities
 from afterimage.config.load import load_config
 from afterimage.config.template import visible
+from afterimage.cost import read_jobs, seconds_of_stages
 from afterimage.disk import describe, estimate_bytes
 from afterimage.errors import (
     FULL,
@@ -45,8 +47,10 @@ from afterimage.io.atomic import (
 )
 from afterimage.io.tables import Row
 from afterimage.record import error_records, finish_run, reset_errors, write_reports
+from afterimage.rehearsal import N_ASKED, count_jobs, kinds_of_subjects
 from afterimage.resources import resource_root
 from afterimage.stages.runner import STAGES, WITHOUT_RULE, guarded_run, stage_module
+from afterimage.warm import VARIABLE as WARM
 from afterimage.warm import warm_process
 
 _STEPS = re.compile(r"^(\d+) of (\d+) steps")
@@ -56,6 +60,8 @@ _TOTAL = re.compile(r"^total\s+(\d+)")
 
 #: Rules that run a stage once more, over all subjects, and the stage.
 OVER_SUBJECTS = {"decode_group_conditions": "decode_conditions"}
+#: So many subjects with the same jobs or more are counted in a dry run, not listed.
+SUBJECTS_ALIKE = 100
 #: A dry run of more subjects than this is done in parts, side by side.
 SUBJECTS_A_DRY_RUN = 200
 
@@ -159,7 +165,7 @@ def launch(request: Launch) -> int:
             print(text, flush=True)
     run_id = time.strftime("%Y%m%d-%H%M%S") + f"-{os.getpid()}"
     if request.dry_run:
-        return _dry_run(request, bids_dir, out, rows, subjects, run_id, visible(config))
+        return _dry_run(request, bids_dir, out, rows, selected, run_id, visible(config))
     write_units(out / "code" / "units.tsv", rows)
     if request.level == "group":
         describe_derivatives(out, bids_dir)
@@ -171,7 +177,7 @@ def launch(request: Launch) -> int:
 
 
 def _dry_run(
-    request: Launch, bids_dir: Path, out: Path, rows: list[Row], selected: list[str], run_id: str,
+    request: Launch, bids_dir: Path, out: Path, rows: list[Row], selected: list[Row], run_id: str,
     settings: dict[str, Any],
 ) -> int:  # fmt: skip
     """Let Snakemake say what it would run and why; the output dataset stays as it is."""
@@ -186,9 +192,39 @@ def _dry_run(
         command = _command(request, bids_dir, folder, code, run_id, settings)
         print(f"dry run of: {shlex.join(['snakemake', *command[3:]])}\n", flush=True)
         command.append("--dry-run")
-        if len(selected) <= SUBJECTS_A_DRY_RUN or request.snakemake_options:
-            return subprocess.run(command, env=_variables(), check=False).returncode and 70
-        return _dry_run_in_parts(command, selected, request.cores or os.cpu_count() or 1)
+        known, kinds = kinds_of_subjects(selected, out)
+        n_alike = sum(len(kind[N_ASKED:]) for kind in kinds)
+        if n_alike >= SUBJECTS_ALIKE and not request.snakemake_options:
+            return _dry_run_of_kinds(command, known, kinds)
+        subjects = list(dict.fromkeys(row["subject"] for row in selected))
+        if len(subjects) <= SUBJECTS_A_DRY_RUN or request.snakemake_options:
+            return subprocess.run(command, env=_variables(command), check=False).returncode and 70
+        return _dry_run_in_parts(command, subjects, request.cores or os.cpu_count() or 1)
+
+
+def _dry_run_of_kinds(command: list[str], known: list[str], kinds: list[list[str]]) -> int:
+    """Ask for what differs, and count the subjects of whom nothing is there and who are alike."""
+    asked = [*known, *(label for kind in kinds for label in kind[:N_ASKED])]
+    at = command.index("--config") + 1
+    own = [*command[:at], f"participants='{' '.join(asked)}'", *command[at:]]
+    process = subprocess.Popen(
+        own, env=_variables(command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert process.stdout is not None  # noqa: S101  (for the type checker: PIPE was asked for)
+    sys.stdout.flush()
+    counts = count_jobs(_tee(process.stdout, sys.stdout.buffer), kinds)
+    sys.stdout.flush()
+    if process.wait():
+        return 70
+    print(f"\n{'job':<24}{'count':>8}   with those that were not listed:")
+    for rule, count in counts.items():
+        print(f"{rule:<24}{count:>8}")
+    print(f"{'total':<24}{sum(counts.values()):>8}\n")
+    for kind in kinds:
+        if len(kind) > N_ASKED:
+            print(f"{len(kind) - N_ASKED} subjects have the jobs of sub-{kind[0]}: "
+                  f"sub-{kind[N_ASKED]} to sub-{kind[-1]}; nothing is there of them yet")  # fmt: skip
+    return 0
 
 
 def _dry_run_in_parts(command: list[str], subjects: list[str], n_parts: int) -> int:
@@ -205,7 +241,9 @@ def _dry_run_in_parts(command: list[str], subjects: list[str], n_parts: int) -> 
         keys = [f"participants='{' '.join(part)}'", "group=0"]
         output = tempfile.TemporaryFile()  # noqa: SIM115  (closed below, after it was shown)
         own = [*command[:at], *keys, *command[at:]]
-        process = subprocess.Popen(own, env=_variables(), stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            own, env=_variables(command), stdout=output, stderr=subprocess.STDOUT
+        )
         running.append((part, process, output))
     codes = []
     for number, (part, process, output) in enumerate(running, start=1):
@@ -285,10 +323,12 @@ def _command(
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile")]
     command += ["--directory", str(out), "--configfile", str(config_file)]
     command += ["--config", f"run_id={run_id}", "--workflow-profile", str(profile)]
-    if not any(
+    asked = any(
         option.startswith(("--cores", "-c", "--jobs", "-j"))
         for option in request.snakemake_options
-    ):
+    )
+    # A cluster has the cores that its profile allows, not those of the machine that submits.
+    if not asked and (request.cores or not on_cluster([*command, *request.snakemake_options])):
         # The debug profile runs one job at a time, whatever the machine has.
         default = 1 if profile.name == "debug" else os.cpu_count() or 1
         command += ["--cores", str(request.cores or default)]
@@ -300,11 +340,30 @@ def _command(
     return [*command, *request.snakemake_options]
 
 
-def _variables() -> dict[str, str]:
+def on_cluster(command: Sequence[str]) -> bool:
+    """Say whether the jobs of a command of Snakemake run elsewhere: what its options or profile say."""
+    executor = "local"
+    for option, value in itertools.pairwise(command):
+        if option == "--workflow-profile":
+            for file in sorted(Path(value).glob("*.yaml")):
+                if file.name.startswith(("profile.", "config.")):
+                    settings = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+                    executor = settings.get("executor", executor)
+    for option, value in itertools.pairwise([*command, ""]):
+        if option in ("--executor", "-e"):
+            executor = value
+        elif option.startswith("--executor="):
+            executor = option.partition("=")[2]
+    return executor not in ("local", "dryrun", "touch")
+
+
+def _variables(command: Sequence[str]) -> dict[str, str]:
     # Snakemake's rules start this same interpreter: its folder comes first on the PATH.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     return {
         **os.environ,
+        # Jobs that run elsewhere cannot use a process of this machine.
+        **({WARM: "off"} if on_cluster(command) else {}),
         "PATH": path,
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_VERBOSITY": "error",
@@ -321,7 +380,7 @@ def _execute(
     started = time.monotonic()
     counts: Counter[str] = Counter()
     # Without a buffer: what a full disk refused would be written again when the file is closed.
-    with log.open("wb", buffering=0) as sink, warm_process(_variables()) as variables:
+    with log.open("wb", buffering=0) as sink, warm_process(_variables(command)) as variables:
         process = subprocess.Popen(
             command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             pass_fds=[lock.fileno()],
@@ -405,6 +464,10 @@ def _summarise(
         if record["log"]:
             print(f"  log:      {record['log']}", file=sys.stderr)
     print(f"\n{seconds:.0f} s; log: {log}")
+    if not code and (ran := read_jobs(log.read_text(encoding="utf-8"), out)):
+        alone = seconds_of_stages(*ran)
+        print(f"the stages alone: {alone:.0f} s on {ran[1]} cores; "
+              f"the workflow's own time: {1 - alone / seconds:.0%}")  # fmt: skip
     for name in ("group", *(f"sub-{subject}" for subject in subjects[:10])):
         if (out / f"{name}.html").is_file():
             print(f"report: {(out / f'{name}.html').as_uri()}")

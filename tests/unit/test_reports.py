@@ -417,8 +417,13 @@ def test_modalities_are_not_averaged_together() -> None:
     assert "means of" in apart.text and "mean of" in alike.text
 
 
-def test_group_of_a_thousand_subjects_stays_small() -> None:
-    assert len(assemble_group(example.make_group(1000)).encode()) < 10_000_000
+def test_group_of_a_thousand_subjects_stays_small_and_leaves_nobody_out() -> None:
+    html = assemble_group(example.make_group(1000))
+    assert len(html.encode()) < 10_000_000
+    table = html.partition('id="group-table"')[2].partition("</table>")[0]
+    assert table.count('<th scope="row"') <= 4000
+    assert all(f">sub-{number:02d}</a>" in table for number in range(1, 1000))
+    assert 'data-filter="subject-table"' in html
 
 
 def test_group_without_scores() -> None:

@@ -44,6 +44,20 @@ input.value = "retrieval diffusion"; input.dispatchEvent(new frames[0].Event("in
 told.rowsLeft = [...table.tBodies[0].rows].filter((row) => !row.hidden).length;
 }, 700));</script>"""
 
+# A long table: count its rows, look for one of the last, press the button that shows all.
+LONG = """<script>addEventListener("load", () => setTimeout(() => {
+const page = frames[0].document, told = document.documentElement.dataset;
+const box = page.querySelector("#subject-table"), table = box.querySelector("table");
+const left = () => [...table.tBodies[0].rows].filter((row) => !row.hidden).length;
+told.rowsFirst = left();
+const input = page.querySelector("[data-filter=subject-table]");
+input.value = "failed"; input.dispatchEvent(new frames[0].Event("input"));
+told.rowsFound = left();
+input.value = ""; input.dispatchEvent(new frames[0].Event("input"));
+box.querySelector("button.more").click();
+told.rowsAll = left();
+}, 700));</script>"""
+
 
 @pytest.fixture(scope="module")
 def browser() -> str:
@@ -79,6 +93,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "failed": assemble_subject(example.make_failed()),
         "unscored": assemble_subject(unscored),
         "group": assemble_group(example.make_group()),
+        "many": assemble_group(example.make_group(120)),
     }
     for name, html in htmls.items():
         (folder / f"{name}.html").write_text(html, encoding="utf-8")
@@ -120,6 +135,12 @@ def test_table_sorts_and_filters(browser: str, pages: Path, tmp_path: Path) -> N
     assert found["rising-after"] == 1
     assert found["rising-twice"] == 0
     assert found["rows-left"] == 2  # diffusion and its ceiling, metric retrieval
+
+
+def test_a_long_table_is_folded(browser: str, pages: Path, tmp_path: Path) -> None:
+    found = inspect(browser, pages / "many.html", 1280, tmp_path / "profile", LONG)
+    assert (found["rows-first"], found["rows-found"], found["rows-all"]) == (100, 1, 120)
+    assert found["script-errors"] == found["overflow-px"] == 0
 
 
 def test_the_check_can_fail(browser: str, pages: Path, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 import gc
 import json
+import math
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -18,6 +20,7 @@ from afterimage.config.template import visible
 from afterimage.decoding.registry import DECODERS as DECODER_CLASSES
 from afterimage.record import workflow_values
 from afterimage.stages.runner import stage_interface
+from snakemake.settings.types import DeploymentMethod
 
 # A graph of ten thousand jobs is millions of small objects that live until the end: looking through
 # them for garbage again and again would take a third of the time of a dry run.
@@ -149,7 +152,9 @@ GENERATOR = "sub-{subject}/generator" if SETTINGS.train_generator.enabled else [
 # Captions are written where image tokens of a captioner are among the features.
 CAPTIONED = any(one.kind == "git" for one in SETTINGS.extract_features.encoders.values())
 CAPTIONS = "sub-{subject}/recon/sub-{subject}_captions.tsv" if CAPTIONED else []
-CODE = shlex.quote(sys.executable)
+# In a container the interpreter is the image's own.
+IN_CONTAINER = DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method
+CODE = "python" if IN_CONTAINER else shlex.quote(sys.executable)
 
 
 def decoders_of(subject):
@@ -488,6 +493,28 @@ def planned_jobs():
     return jobs
 
 
+def memory(base_mb, times=0):
+    """Return the memory of a job in MB: ``base_mb`` and so many ``times`` the size of its inputs.
+
+    Rounded up to a power of two of GB, because an array of jobs is submitted with the request of
+    its first job, and most subjects of one study then ask for the same. Doubled with every attempt:
+    memory that ran out is the usual reason why a cluster killed a job.
+    """
+
+    def mem_mb(wildcards, input, attempt):
+        # Snakemake's own input.size_mb starts an event loop a call, a fifth of a dry run.
+        size_mb = sum(os.path.getsize(path) for path in input) / 1e6
+        wanted_gb = (base_mb + times * size_mb) / 1000
+        return attempt * 1000 * 2 ** math.ceil(math.log2(wanted_gb))
+
+    return mem_mb
+
+
+def minutes(n_minutes):
+    """Return the time that a cluster lets a job run: twice as long in the second attempt."""
+    return lambda wildcards, attempt: attempt * n_minutes
+
+
 def record_command(event):
     """Return the command that writes the run's record, or its reports after a failure."""
     options = [f"--bids-dir {shlex.quote(str(BIDS_DIR))}", f"--run-id {RUN_ID}"]
@@ -495,7 +522,7 @@ def record_command(event):
         options.append(f"--settings {shlex.quote(json.dumps(visible(SETTINGS)))}")
         options.append(f"--jobs {shlex.quote(json.dumps(planned_jobs()))}")
         options.append("--subjects " + " ".join(dict.fromkeys(row["subject"] for row in SELECTED)))
-    command = f"{CODE} -m afterimage record {event} . {' '.join(options)}"
+    command = f"{shlex.quote(sys.executable)} -m afterimage record {event} . {' '.join(options)}"
     return command.replace("{", "{{").replace("}", "}}")
 
 
@@ -589,5 +616,7 @@ CONNECTED = "sub-{s}/connectivity/sub-{s}_seg-{seg}_connectivity.nc"
 DYNAMIC = "sub-{s}/connectivity/sub-{s}_seg-{seg}_dynamic.nc"
 COUPLED = "sub-{s}/connectivity/sub-{s}_seg-{seg}_coupling.nc"
 DEVICE = str(config.get("device", "cpu"))
+# Stages that put networks on the device ask for a GPU where there must be one.
+ON_DEVICE = {"gpu": 1} if DEVICE == "cuda" else {}
 RUN_ID = str(config.get("run_id", "plain"))
 STIMULI_DIGEST = picture_digest(BIDS_DIR / "stimuli")

@@ -12,6 +12,9 @@ rule parcellate:
         table="sub-{subject}/sub-{subject}_seg-{seg}_parcels.tsv",
     log:
         "logs/parcellate/sub-{subject}_seg-{seg}.log",
+    resources:
+        mem_mb=memory(1500, 20),
+        runtime=minutes(60),
     params:
         stage=stage_params("parcellate"),
     shell:
@@ -31,6 +34,9 @@ rule extract_series:
         "logs/extract_series/sub-{subject}/{ses}sub-{subject}{ents}_seg-{seg}.log",
     wildcard_constraints:
         subject=one_of(SCANNED),
+    resources:
+        mem_mb=memory(1500, 20),
+        runtime=minutes(60),
     params:
         stage=stage_params("extract_series"),
     shell:
@@ -51,6 +57,9 @@ rule prepare_series:
         "logs/prepare_series/sub-{subject}/{ses}sub-{subject}{ents}_seg-{seg}.log",
     wildcard_constraints:
         subject=one_of(PREPARED_SERIES),
+    resources:
+        mem_mb=memory(1500, 20),
+        runtime=minutes(30),
     params:
         stage=stage_params("prepare_series"),
     shell:
@@ -65,6 +74,9 @@ rule connect:
         connectivity="sub-{subject}/connectivity/sub-{subject}_seg-{seg}_connectivity.nc",
     log:
         "logs/connect/sub-{subject}_seg-{seg}.log",
+    resources:
+        mem_mb=memory(1500, 20),
+        runtime=minutes(120),
     params:
         stage=stage_params("connect"),
     shell:
@@ -79,6 +91,9 @@ rule measure_graphs:
         table="sub-{subject}/connectivity/sub-{subject}_seg-{seg}_graphs.tsv",
     log:
         "logs/measure_graphs/sub-{subject}_seg-{seg}.log",
+    resources:
+        mem_mb=memory(1500, 5),
+        runtime=minutes(60),
     params:
         stage=stage_params("measure_graphs"),
     shell:
@@ -95,6 +110,9 @@ rule map_graphs:
         graphs="sub-{subject}/connectivity/sub-{subject}_graphs.nc",
     log:
         "logs/map_graphs/sub-{subject}.log",
+    resources:
+        mem_mb=memory(3000, 20),
+        runtime=minutes(240),
     params:
         stage=stage_params("map_graphs"),
     shell:
@@ -117,6 +135,9 @@ rule factor_connectome:
         "logs/factor_connectome/seg-{seg}.log",
     conda:
         "../envs/graph-tool.yaml"
+    resources:
+        mem_mb=memory(6000, 20),
+        runtime=minutes(480),
     params:
         stage=stage_params("factor_connectome"),
     shell:
@@ -133,6 +154,9 @@ rule evaluate_connectivity:
         matrices="group/connectivity.nc",
     log:
         "logs/evaluate_connectivity/group.log",
+    resources:
+        mem_mb=memory(3000, 5),
+        runtime=minutes(240),
     params:
         stage=stage_params("evaluate_connectivity"),
     shell:
@@ -151,6 +175,9 @@ rule connect_dynamic:
         states="sub-{subject}/connectivity/sub-{subject}_seg-{seg}_states.tsv",
     log:
         "logs/connect_dynamic/sub-{subject}_seg-{seg}.log",
+    resources:
+        mem_mb=memory(1500, 20),
+        runtime=minutes(480),
     params:
         stage=stage_params("connect_dynamic"),
     shell:
@@ -166,6 +193,9 @@ rule couple_states:
         scores="sub-{subject}/connectivity/sub-{subject}_seg-{seg}_coupling.tsv",
     log:
         "logs/couple_states/sub-{subject}_seg-{seg}.log",
+    resources:
+        mem_mb=memory(3000, 20),
+        runtime=minutes(480),
     params:
         stage=stage_params("couple_states"),
     shell:
@@ -182,6 +212,9 @@ rule generate_connectivity:
         arrays="group/generative.nc",
     log:
         "logs/generate_connectivity/group.log",
+    resources:
+        mem_mb=memory(3000, 5),
+        runtime=minutes(240),
     params:
         stage=stage_params("generate_connectivity"),
     shell:

@@ -8,6 +8,10 @@ rule extract_features:
         features="sub-{subject}/features/sub-{subject}_split-{split}_features.nc",
     log:
         "logs/extract_features/sub-{subject}_split-{split}.log",
+    resources:
+        **ON_DEVICE,
+        mem_mb=memory(3000, 5),
+        runtime=minutes(120),
     params:
         stage=stage_params(
             "extract_features",
@@ -31,7 +35,9 @@ rule train_decoder:
     wildcard_constraints:
         decoder=named([*DECODERS, *NETWORKS]),
     resources:
-        mem_mb=8000,
+        **(ON_DEVICE if NETWORKS else {}),
+        mem_mb=memory(6000, 20),
+        runtime=minutes(240),
     params:
         stage=stage_params("train_decoder", decoders=one_decoder),
     shell:
@@ -49,7 +55,9 @@ rule train_shared_decoder:
     log:
         "logs/train_shared_decoder/desc-{decoder}.log",
     resources:
-        mem_mb=8000,
+        **ON_DEVICE,
+        mem_mb=memory(6000, 20),
+        runtime=minutes(480),
     params:
         stage=stage_params("train_shared_decoder", decoders=one_shared_decoder),
     shell:
@@ -69,6 +77,10 @@ rule apply_shared_decoder:
         "logs/apply_shared_decoder/sub-{subject}_desc-{decoder}.log",
     wildcard_constraints:
         decoder=named(SHARED),
+    resources:
+        **ON_DEVICE,
+        mem_mb=memory(3000, 20),
+        runtime=minutes(120),
     params:
         stage=stage_params("apply_shared_decoder"),
     shell:
@@ -86,6 +98,9 @@ rule decode_conditions:
     log:
         "logs/decode_conditions/sub-{subject}.log",
     threads: 4
+    resources:
+        mem_mb=memory(3000, 20),
+        runtime=minutes(240),
     params:
         stage=stage_params("decode_conditions"),
     shell:
@@ -103,6 +118,9 @@ rule decode_group_conditions:
     log:
         "logs/decode_conditions/conditions.log",
     threads: 4
+    resources:
+        mem_mb=memory(6000, 20),
+        runtime=minutes(480),
     params:
         stage=stage_params("decode_conditions"),
     shell:

@@ -19,6 +19,10 @@ rule evaluate:
         comparison="sub-{subject}/evaluation/sub-{subject}_comparison.tsv",
     log:
         "logs/evaluate/sub-{subject}.log",
+    resources:
+        **ON_DEVICE,
+        mem_mb=memory(3000, 10),
+        runtime=minutes(240),
     params:
         stage=stage_params("evaluate"),
     shell:
@@ -37,6 +41,9 @@ rule evaluate_time:
         arrays="sub-{subject}/evaluation/sub-{subject}_time.nc",
     log:
         "logs/evaluate_time/sub-{subject}.log",
+    resources:
+        mem_mb=memory(3000, 20),
+        runtime=minutes(120),
     params:
         stage=stage_params("evaluate_time"),
     shell:
@@ -58,7 +65,9 @@ rule learning_curve:
     log:
         "logs/learning_curve/sub-{subject}.log",
     resources:
-        mem_mb=8000,
+        **ON_DEVICE,
+        mem_mb=memory(6000, 20),
+        runtime=minutes(480),
     params:
         stage=stage_params("learning_curve", decoders=learning_decoders()),
     shell:
@@ -96,6 +105,10 @@ rule evaluate_subjects:
         details="group/subjects.json",
     log:
         "logs/evaluate_subjects/group.log",
+    resources:
+        **ON_DEVICE,
+        mem_mb=memory(6000, 20),
+        runtime=minutes(480),
     params:
         stage=stage_params("evaluate_subjects", decoders=compared_networks()),
     shell:
@@ -121,6 +134,9 @@ rule predict_phenotypes:
         scores="group/phenotypes.tsv",
     log:
         "logs/predict_phenotypes/group.log",
+    resources:
+        mem_mb=memory(6000, 5),
+        runtime=minutes(480),
     params:
         stage=stage_params("predict_phenotypes"),
     shell:

@@ -9,6 +9,9 @@ rule reference_bold:
         mask="sub-{subject}/sub-{subject}_desc-brain_mask.nii.gz",
     log:
         "logs/reference_bold/sub-{subject}.log",
+    resources:
+        mem_mb=memory(1500, 40),
+        runtime=minutes(60),
     params:
         stage=stage_params("reference_bold"),
     shell:
@@ -30,6 +33,9 @@ rule clean_bold:
         quality="sub-{subject}/{ses}func/sub-{subject}{ents}_desc-bold_quality.nc",
     log:
         "logs/clean_bold/sub-{subject}/{ses}sub-{subject}{ents}.log",
+    resources:
+        mem_mb=memory(1500, 40),
+        runtime=minutes(120),
     params:
         stage=stage_params("clean_bold"),
     shell:
@@ -56,6 +62,9 @@ rule fit_responses:
         "logs/fit_responses/sub-{subject}.log",
     wildcard_constraints:
         subject=one_of(SCANNED),
+    resources:
+        mem_mb=memory(1500, 20),
+        runtime=minutes(120),
     params:
         stage=stage_params("fit_responses"),
     shell:
@@ -74,6 +83,9 @@ rule clean_meeg:
         quality="sub-{subject}/{ses}{datatype}/sub-{subject}{ents}_desc-meeg_quality.nc",
     log:
         "logs/clean_meeg/sub-{subject}/{ses}sub-{subject}{ents}_{datatype}.log",
+    resources:
+        mem_mb=memory(1500, 40),
+        runtime=minutes(120),
     params:
         stage=stage_params("clean_meeg"),
     shell:
@@ -96,6 +108,9 @@ rule epoch_meeg:
         "logs/epoch_meeg/sub-{subject}.log",
     wildcard_constraints:
         subject=one_of(RECORDED),
+    resources:
+        mem_mb=memory(1500, 20),
+        runtime=minutes(60),
     params:
         stage=stage_params("epoch_meeg"),
     shell:
@@ -118,6 +133,9 @@ rule prepare_responses:
         "logs/prepare_responses/sub-{subject}.log",
     wildcard_constraints:
         subject=one_of(PREPARED),
+    resources:
+        mem_mb=memory(1500, 5),
+        runtime=minutes(30),
     params:
         stage=stage_params("prepare_responses"),
     shell:

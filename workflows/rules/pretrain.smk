@@ -10,7 +10,9 @@ rule pretrain_series:
     log:
         "logs/pretrain_series/seg-{seg}_desc-{model}.log",
     resources:
-        mem_mb=8000,
+        **ON_DEVICE,
+        mem_mb=memory(6000, 20),
+        runtime=minutes(720),
     params:
         stage=stage_params("pretrain_series", models=one_model),
     shell:
@@ -28,6 +30,10 @@ rule probe_series:
         details="group/pretraining/seg-{seg}_desc-{model}_probes.json",
     log:
         "logs/probe_series/seg-{seg}_desc-{model}.log",
+    resources:
+        **ON_DEVICE,
+        mem_mb=memory(6000, 20),
+        runtime=minutes(480),
     params:
         stage=stage_params("probe_series"),
     shell:
@@ -48,7 +54,9 @@ rule pretrain_tokens:
     log:
         "logs/pretrain_tokens/desc-{model}.log",
     resources:
-        mem_mb=8000,
+        **ON_DEVICE,
+        mem_mb=memory(6000, 20),
+        runtime=minutes(720),
     params:
         stage=stage_params("pretrain_tokens", models=one_token_model),
     shell:
@@ -68,6 +76,10 @@ rule probe_tokens:
         details="group/tokenizers/desc-{tokenizer}_probes.json",
     log:
         "logs/probe_tokens/desc-{tokenizer}.log",
+    resources:
+        **ON_DEVICE,
+        mem_mb=memory(6000, 20),
+        runtime=minutes(720),
     params:
         stage=stage_params("probe_tokens"),
     shell:

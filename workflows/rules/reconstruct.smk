@@ -7,6 +7,10 @@ rule train_generator:
         generator=directory("sub-{subject}/generator"),
     log:
         "logs/train_generator/sub-{subject}.log",
+    resources:
+        **ON_DEVICE,
+        mem_mb=memory(3000, 5),
+        runtime=minutes(240),
     params:
         stage=stage_params("train_generator"),
     shell:
@@ -26,6 +30,10 @@ rule reconstruct:
         candidates="sub-{subject}/recon/sub-{subject}_desc-{decoder}_candidates.tsv",
     log:
         "logs/reconstruct/sub-{subject}_desc-{decoder}.log",
+    resources:
+        **ON_DEVICE,
+        mem_mb=memory(3000, 20),
+        runtime=minutes(240),
     params:
         stage=stage_params("reconstruct"),
     shell:
@@ -43,6 +51,10 @@ rule caption:
         captions="sub-{subject}/recon/sub-{subject}_captions.tsv",
     log:
         "logs/caption/sub-{subject}.log",
+    resources:
+        **ON_DEVICE,
+        mem_mb=memory(3000, 20),
+        runtime=minutes(120),
     params:
         stage=stage_params("caption"),
     shell:

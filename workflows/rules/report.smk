@@ -15,6 +15,9 @@ rule report_subject:
         ),
     log:
         "logs/report_subject/sub-{subject}.log",
+    resources:
+        mem_mb=memory(1500, 5),
+        runtime=minutes(60),
     params:
         stage=stage_params("report_subject", **workflow_values(SETTINGS)),
     shell:
@@ -44,6 +47,9 @@ rule report_group:
         comparison="group/comparison.tsv",
     log:
         "logs/report_group/group.log",
+    resources:
+        mem_mb=memory(3000, 5),
+        runtime=minutes(60),
     params:
         stage=stage_params("report_group", **workflow_values(SETTINGS)),
     shell:

@@ -13,7 +13,9 @@ rule train_tokenizer:
     log:
         "logs/train_tokenizer/desc-{tokenizer}.log",
     resources:
-        mem_mb=8000,
+        **ON_DEVICE,
+        mem_mb=memory(6000, 20),
+        runtime=minutes(720),
     params:
         stage=stage_params("train_tokenizer", tokenizers=one_tokenizer),
     shell:
@@ -33,6 +35,9 @@ rule tokenize:
         "logs/tokenize/sub-{subject}_desc-{tokenizer}.log",
     wildcard_constraints:
         subject=one_of(SENSED),
+    resources:
+        mem_mb=memory(1500, 20),
+        runtime=minutes(60),
     params:
         stage=stage_params("tokenize"),
     shell:
@@ -51,6 +56,9 @@ rule tokenize_trials:
         "logs/tokenize_trials/sub-{subject}_desc-{tokenizer}.log",
     wildcard_constraints:
         subject=one_of(SENSED),
+    resources:
+        mem_mb=memory(1500, 20),
+        runtime=minutes(60),
     params:
         stage=stage_params("tokenize_trials"),
     shell:

@@ -74,7 +74,8 @@ def visible(config: Config) -> dict[str, Any]:
     values = config.model_dump(mode="json")
     for section, key in NAMED_ENTRIES:
         default = type(getattr(config, section)).model_fields[key].get_default()
-        values[section][key] |= dict.fromkeys(default.keys() - values[section][key].keys())
+        there = values[section][key]
+        there |= dict.fromkeys(name for name in default if name not in there)
     for section in Config.model_fields:
         model = getattr(config, section)
         if isinstance(model, BaseModel):

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from afterimage.evaluation.metrics import comparison_key, describe
 from afterimage.evaluation.statistics import bootstrap_means, holm
 
+#: Rows of these roles are compared.
+ROLES = ("reconstruction", "prediction")
 COLUMNS = (
     *(
         "subject",
@@ -74,7 +76,7 @@ def compare_over_images(
     """
     blocks: dict[tuple[str, int], dict[str, dict[str, tuple[Row, NDArray[np.float64]]]]] = {}
     for row in rows:
-        if row.get("role") not in ("reconstruction", "prediction"):
+        if row.get("role") not in ROLES:
             continue
         metric = str(row["metric"])
         values = per_image.get(str(row["label"]), {}).get(metric)
@@ -119,7 +121,7 @@ def compare_over_people(rows: Iterable[Row], *, random_state: int = 0) -> list[d
     protocols: dict[tuple[str, str, tuple[str, str]], str] = {}
     for row in rows:
         metric = str(row.get("metric"))
-        if row.get("role") not in ("reconstruction", "prediction") or not is_question(metric):
+        if row.get("role") not in ROLES or not is_question(metric):
             continue
         try:
             value = float(row["value"])

@@ -82,6 +82,32 @@ def open_dataset(path: Path, group: str | None = None) -> xarray.Dataset:
         ) from None  # fmt: skip
 
 
+def read_variables(path: Path, prefix: str) -> dict[str, tuple[str, np.ndarray]]:
+    """Read the variables with one axis whose names start so; xarray would look at all there are.
+
+    Parameters
+    ----------
+    path : Path
+        A netCDF file of this project.
+    prefix : str
+        Start of the names.
+
+    Returns
+    -------
+    dict of (str, array)
+        Name of the axis, made up, and values.
+    """
+    import h5py
+
+    with h5py.File(path) as file:
+        found = {
+            name: one.asstr()[()] if one.dtype.kind == "O" else one[()]
+            for name, one in file.items()
+            if name.startswith(prefix) and one.ndim == 1
+        }
+    return {name: (f"axis_{len(values)}", values) for name, values in found.items()}
+
+
 @contextmanager
 def block_writer(path: Path) -> Iterator[BlockWriter]:
     """Open a netCDF file to which blocks (arrays over stimuli) are written piece by piece.

@@ -100,7 +100,7 @@ def read_tsv(path: Path, required: Sequence[str] = ()) -> list[Row]:
                 expected=f"{len(header)} cells ({', '.join(header)})",
                 fix="separate cells by single tabs; write n/a for a missing value",
             )
-        rows.append({name: cell.strip() for name, cell in zip(header, cells, strict=True)})
+        rows.append(dict(zip(header, map(str.strip, cells), strict=True)))
     return rows
 
 
@@ -108,8 +108,10 @@ def format_cell(value: Any) -> str:
     """Write one value as BIDS does: ``n/a`` for what is missing, floats at 9 digits."""
     if isinstance(value, float | np.floating):
         return f"{value:.9g}" if math.isfinite(value) else "n/a"
-    text = "" if value is None else re.sub(r"[\t\r\n]", " ", str(value)).strip()
-    return text or "n/a"
+    text = "" if value is None else str(value)
+    if not text.isprintable():  # tables of units have a million cells, all of them printable
+        text = re.sub(r"[\t\r\n]", " ", text)
+    return text.strip() or "n/a"
 
 
 def write_tsv(path: Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:

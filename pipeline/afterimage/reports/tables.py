@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from afterimage.reports.labels import (
     CAPTION_ROLES,
@@ -16,6 +16,7 @@ from afterimage.reports.labels import (
     metric_order,
     modality_title,
     p_text,
+    pipeline_rank,
 )
 from afterimage.reports.model import GroupReport, Row, SubjectReport
 from afterimage.reports.page import Cell, Column, Table
@@ -235,8 +236,9 @@ def group_score_table(report: GroupReport) -> tuple[Table, int]:
     Returns
     -------
     table : Table
-        One row a subject and label, one column a metric; at most `MAX_GROUP_ROWS` rows, of
-        reconstructions only where there are more.
+        One row a subject and label, one column a metric. Where there are more rows than
+        `MAX_ROWS_WITH_INTERVAL`, a few metrics without intervals; where there are more than
+        `MAX_GROUP_ROWS`, reconstructions only, by so many methods that everybody has a place.
     n_left_out : int
         Rows not shown.
     """
@@ -251,13 +253,17 @@ def group_score_table(report: GroupReport) -> tuple[Table, int]:
     n_all = len(cells)
     if n_all > MAX_GROUP_ROWS:
         made = {str(row.get("label")) for row in shown if row.get("role") == "reconstruction"}
-        cells = {key: found for key, found in cells.items() if key[1] in made}
+        n_subjects = len({subject for subject, _ in cells})
+        kept = _last_methods(shown, made)[: max(1, MAX_GROUP_ROWS // n_subjects)]
+        cells = {key: found for key, found in cells.items() if key[1] in kept}
+    with_interval = len(cells) <= MAX_ROWS_WITH_INTERVAL
+    if not with_interval:
+        names = [name for name in GLANCE_METRICS if name in names] or names[: len(GLANCE_METRICS)]
     columns = [Column("Subject"), Column("Row"), Column("Role")]
     for name in names:
         m = metric(name)
         columns.append(Column(f"{m.title}\u00a0{'↓' if m.lower_is_better else '↑'}", numeric=True))
     links = {subject.subject: subject.href for subject in report.subjects}
-    with_interval = len(cells) <= MAX_ROWS_WITH_INTERVAL
     body = []
     for (subject, label), found in list(cells.items())[:MAX_GROUP_ROWS]:
         role = str(next(iter(found.values())).get("role") or "")
@@ -275,6 +281,14 @@ def group_score_table(report: GroupReport) -> tuple[Table, int]:
         body.append(tuple(line))
     caption = "Scores by subject and row" + (" (95 % interval below)" if with_interval else "")
     return Table(caption, tuple(columns), tuple(body), True), n_all - len(body)
+
+
+def _last_methods(rows: Sequence[Row], labels: Collection[str]) -> list[str]:
+    """Return labels, those of the last methods of the pipeline first."""
+    rank = {
+        str(row.get("label")): pipeline_rank(row) for row in rows if row.get("label") in labels
+    }
+    return sorted(rank, key=lambda label: rank[label], reverse=True)
 
 
 def run_table(scans: ScanQuality) -> Table:

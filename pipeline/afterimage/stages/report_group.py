@@ -19,6 +19,7 @@ from afterimage.io.tables import Row, read_json, read_tsv, write_tsv
 from afterimage.reports import model
 from afterimage.reports.comparison import MODALITIES
 from afterimage.reports.provenance import ConfigChange, StageError, StageRun
+from afterimage.reports.recordings import TimeResolved
 from afterimage.reports.scan_words import onset_warning
 from afterimage.reports.scans import ResponseQuality
 from afterimage.reports.time_words import alarm_warning
@@ -38,7 +39,7 @@ from afterimage.stages.report_connectivity import read_group_connectivity
 from afterimage.stages.report_factors import read_factors
 from afterimage.stages.report_pretraining import read_pretraining
 from afterimage.stages.report_published import own_and_other, read_published
-from afterimage.stages.report_time import read_condition_notes, read_conditions, read_timing
+from afterimage.stages.report_time import read_alarms, read_condition_notes, read_conditions
 from afterimage.stages.report_tokenizers import read_token_models, read_tokenizers
 
 VERSION = 7
@@ -95,10 +96,14 @@ def run(
 ) -> None:
     """Write the group report and ``group/metrics.tsv``."""
     root = derivative_root(outputs.report)
+    _write_tables(root, inputs, outputs)
+    write_text(outputs.report, build(root, config))
+
+
+def _write_tables(root: Path, inputs: Inputs, outputs: Outputs) -> None:
     rows = _rows(inputs.metrics)
     write_tsv(outputs.metrics, rows, COLUMNS)
     write_tsv(outputs.comparison, _compared_decoders(root, rows), decoder_comparison.COLUMNS)
-    write_text(outputs.report, build(root, config))
 
 
 def build(root: Path, config: Config) -> str:
@@ -203,15 +208,23 @@ def _generated_values(root: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _rows(paths: Iterable[Path]) -> list[Row]:
+    """Read the scores of people; a thousand of them have a million rows, which share their cells."""
+    cells: dict[str, str] = {}
     return [
-        row for path in paths for row in read_tsv(path, required=("subject", "label", "metric"))
+        {key: cells.setdefault(cell, cell) for key, cell in row.items()}
+        for path in paths
+        for row in read_tsv(path, required=("subject", "label", "metric"))
     ]
 
 
 def _compared_decoders(root: Path, rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Compare decoders over people of the same modality."""
     kinds = {row["subject"]: row.get("modality", "n/a") for row in report_stages.read_rows(root)}
-    told = [{**row, "modality": kinds.get(row["subject"], "n/a")} for row in rows]
+    told = [
+        {**row, "modality": kinds.get(row["subject"], "n/a")}
+        for row in rows
+        if row.get("role") in decoder_comparison.ROLES
+    ]
     return decoder_comparison.compare_over_people(told)
 
 
@@ -351,7 +364,7 @@ def _across_subjects(root: Path, labels: list[str]) -> list[dict[str, Any]]:
 
 def _alarms(folder: Path, name: str) -> list[str]:
     """Say whether something is decoded from before the stimulus."""
-    timing = read_timing(folder / "evaluation" / f"{name}_time.nc")
+    timing = TimeResolved(alarms=read_alarms(folder / "evaluation" / f"{name}_time.nc"))
     conditions = read_conditions(folder / "decoding" / f"{name}_conditions.tsv")
     warning = alarm_warning(timing, conditions)
     return [warning] if warning else []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -280,9 +282,22 @@ def _stale(sidecar: dict[str, Any] | None, section: dict[str, Any] | None, versi
     return ""
 
 
+@functools.lru_cache(maxsize=64)
+def _listed(folder: Path, _changed_ns: int) -> dict[str, list[Path]]:
+    units: dict[str, list[Path]] = {}
+    for path in sorted(folder.glob("*.json")):
+        units.setdefault(re.split("[_.]", path.name, maxsplit=1)[0], []).append(path)
+    return units
+
+
+def _records(folder: Path) -> dict[str, list[Path]]:
+    """Return the records in a folder by their unit; it is listed once, not once a subject."""
+    return _listed(folder, folder.stat().st_mtime_ns) if folder.is_dir() else {}
+
+
 def _cost(folder: Path, name: str) -> tuple[float | None, float | None]:
     """Return the seconds that the jobs of a stage and subject took, and their peak memory (MB)."""
-    costs = [read_json(path) for path in sorted(folder.glob(f"{name}[_.]*json"))]
+    costs = [read_json(path) for path in _records(folder).get(name, ())]
     if not costs:
         return None, None
     return sum(cost["seconds"] for cost in costs), max(cost["peak_memory_mb"] for cost in costs)
