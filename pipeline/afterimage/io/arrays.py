@@ -36,12 +36,13 @@ def open_npy(path: Path) -> np.ndarray:
         )  # fmt: skip
     try:
         array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+    except Exception as error:  # noqa: BLE001  the header is read as Python, a zip as an archive
         objects = any(word in str(error) for word in ("Object arrays", "pickle", "Python objects"))
         raise InputError(
             "a responses file holds pickled objects" if objects else "an array cannot be read",
             where=str(path),
-            found="an object array (reading it could run code)" if objects else str(error),
+            found="an object array (reading it could run code)" if objects
+            else str(error)[:300] or type(error).__name__,
             expected="a plain numeric array, for example float32",
             fix="save it again with numpy.save(path, array.astype('float32'))",
         ) from None
@@ -73,11 +74,16 @@ def open_dataset(path: Path, group: str | None = None) -> xarray.Dataset:
 
     try:
         return xarray.open_dataset(path, engine="h5netcdf", group=group)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            "an intermediate file cannot be read", where=str(path), found=str(error),
-            expected="a netCDF file written by afterimage", fix="delete it and run again",
-        ) from None  # fmt: skip
+    except Exception as error:  # noqa: BLE001  HDF5 raises of every kind on damaged files
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    return InputError(
+        "an intermediate file cannot be read", where=str(path),
+        found=" ".join(str(error).split())[:300] or type(error).__name__,
+        expected="a netCDF file written by afterimage", fix="delete it and run again",
+    )  # fmt: skip
 
 
 @contextmanager

@@ -16,9 +16,17 @@ from afterimage.io.atomic import write_text
 
 Row = dict[str, str]
 
+#: A text file of more bytes, or a cell of more characters, is refused: one long cell in a column
+#: makes an array as wide for all its rows.
+MAX_TEXT_BYTES = 2**30
+MAX_CELL = 10_000
+
 
 def read_text(path: Path) -> str:
-    """Read a UTF-8 text file; an error names the first offending byte."""
+    """Read a UTF-8 text file; an error names the first offending byte.
+
+    A file of more than `MAX_TEXT_BYTES`, or with a NUL, is refused.
+    """
     if not path.is_file():
         raise InputError(
             "a file is missing",
@@ -27,8 +35,13 @@ def read_text(path: Path) -> str:
             expected="a readable file",
             fix="put it there",
         )
+    if (size := path.stat().st_size) > MAX_TEXT_BYTES:
+        raise InputError(
+            "a text file is too large", where=str(path), found=f"{size} bytes",
+            expected=f"at most {MAX_TEXT_BYTES} bytes", fix="check that it is the right file",
+        )  # fmt: skip
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(
             "a text file is not UTF-8",
@@ -37,6 +50,13 @@ def read_text(path: Path) -> str:
             expected="UTF-8 text",
             fix="save the file as UTF-8 (in a spreadsheet: export as 'Unicode text, UTF-8')",
         ) from None
+    if "\0" in text:
+        raise InputError(
+            "a text file holds a NUL", where=f"{path}, line {text[: text.index(chr(0))].count(chr(10)) + 1}",
+            found="a character of code 0", expected="UTF-8 text",
+            fix="save the file as UTF-8; it is binary, damaged, or UTF-16",
+        )  # fmt: skip
+    return text
 
 
 def read_tsv(path: Path, required: Sequence[str] = ()) -> list[Row]:
@@ -100,6 +120,12 @@ def read_tsv(path: Path, required: Sequence[str] = ()) -> list[Row]:
                 expected=f"{len(header)} cells ({', '.join(header)})",
                 fix="separate cells by single tabs; write n/a for a missing value",
             )
+        if len(line) > MAX_CELL and (longest := max(map(len, cells))) > MAX_CELL:
+            raise InputError(
+                "a cell of a table is too long", where=f"{path}, line {number}",
+                found=f"{longest} characters", expected=f"at most {MAX_CELL}",
+                fix="shorten the cell; a quote or a tab may be missing",
+            )  # fmt: skip
         rows.append({name: cell.strip() for name, cell in zip(header, cells, strict=True)})
     return rows
 
@@ -108,7 +134,9 @@ def format_cell(value: Any) -> str:
     """Write one value as BIDS does: ``n/a`` for what is missing, floats at 9 digits."""
     if isinstance(value, float | np.floating):
         return f"{value:.9g}" if math.isfinite(value) else "n/a"
-    text = "" if value is None else re.sub(r"[\t\r\n]", " ", str(value)).strip()
+    # Names of files may hold bytes that are no text.
+    text = "" if value is None else str(value).encode("utf-8", "backslashreplace").decode()
+    text = re.sub(r"[\t\r\n\0]", " ", text).strip()
     return text or "n/a"
 
 
@@ -122,7 +150,12 @@ def write_tsv(path: Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[s
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object, with a clear error where it is not one."""
     try:
-        value = json.loads(read_text(path))
+        value = json.loads(read_text(path), parse_int=_whole_number)
+    except RecursionError:
+        raise InputError(
+            "a JSON file cannot be read", where=str(path), found="objects nested too deeply",
+            expected="a JSON object", fix="write the file again",
+        ) from None  # fmt: skip
     except json.JSONDecodeError as error:
         raise InputError(
             "a JSON file cannot be read",
@@ -137,3 +170,8 @@ def read_json(path: Path) -> dict[str, Any]:
             found=type(value).__name__, expected="an object { ... }", fix="write the file again",
         )  # fmt: skip
     return value
+
+
+def _whole_number(text: str) -> int | float:
+    """Read a whole number of JSON; one that no array holds becomes a float, perhaps infinite."""
+    return int(text) if len(text) < 19 else float(text)
