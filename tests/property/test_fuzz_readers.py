@@ -85,7 +85,7 @@ def files(reader: Any) -> st.SearchStrategy[bytes]:
         data = seeds[which % len(seeds)]
         for how in changes:
             data = mutate(data, how)
-        return data[: 2**20]
+        return data[: 2**18]
 
     changed = st.builds(build, st.integers(0, len(seeds) - 1), mutations(reader.words))
     if not reader.words or b"\n" not in (*reader.words, seeds[0][-1:]):

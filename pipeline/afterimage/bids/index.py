@@ -191,7 +191,9 @@ def _problem(name: str, error: InputError) -> Row:
     """Return the row of a subject who cannot be read, under a label that a file name can hold."""
     label = name.removeprefix("sub-")
     safe = re.sub(r"[^A-Za-z0-9_.+-]", "_", label)[:MAX_LABEL]
-    if safe != label or not label:
+    # What starts with a dash would be taken for an option by the commands it is given to.
+    safe = safe.lstrip("._+-") or "unnamed"
+    if safe != label:
         digest = hashlib.sha256(label.encode("utf-8", "surrogateescape")).hexdigest()
         safe = f"{safe[:40]}-{digest[:8]}"
     return dict.fromkeys(COLUMNS, "n/a") | {"subject": safe, "problem": one_line(error)}

@@ -82,6 +82,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
         raise ConfigError(
             "a configuration file holds no sections", where=str(file),
             found=type(value).__name__, expected="a mapping such as 'train_decoder: ...'",
+            fix="see 'afterimage config template'",
         )  # fmt: skip
     return value
 

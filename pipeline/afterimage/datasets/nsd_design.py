@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from afterimage.datasets.mat_files import read_mat
 from afterimage.datasets.registry import require_file
 from afterimage.errors import InputError
 from afterimage.io.tables import read_tsv
@@ -47,21 +48,13 @@ def read_design(source: Path) -> Design:
     InputError
         If it is missing, lacks a variable, or its ids are not 1-based.
     """
-    from scipy.io import loadmat
-
     path = require_file(source / DESIGN, "the experimental design", Path(DESIGN).name)
     names = ("masterordering", "subjectim", "sharedix", "stimpattern")
-    try:
-        found = loadmat(path, variable_names=names)
-    except (ValueError, NotImplementedError, OSError) as error:
-        raise InputError(
-            "the experimental design cannot be read", where=str(path), found=str(error)[:200],
-            expected="a MAT file, version 5", fix="download it again",
-        ) from None  # fmt: skip
+    found = read_mat(path, names)
     if absent := [name for name in names[:2] if name not in found]:
         raise InputError(
             "the experimental design lacks a variable", where=str(path),
-            found=", ".join(name for name in found if not name.startswith("__")),
+            found=", ".join(found) or "none of those that are read",
             expected=", ".join(absent), fix="download it again",
         )  # fmt: skip
     ordering = np.asarray(found["masterordering"]).ravel().astype(np.int64)

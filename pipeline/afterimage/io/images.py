@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 #: A picture of more pixels than this is refused before it is decoded (decompression bombs).
 MAX_PIXELS = 50_000_000
 #: Formats that are read. Pillow knows more, of which one (EPS) starts another program.
-FORMATS = ("PNG", "JPEG", "MPO", "BMP", "GIF", "TIFF", "WEBP")
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
 
 
 def read_image(path: Path) -> np.ndarray:

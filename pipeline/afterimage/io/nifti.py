@@ -131,7 +131,7 @@ def _parts(image: nibabel.Nifti1Image, bounds: Sequence[tuple[int, int]]) -> Ite
 
 def _unreadable(path: Path, found: str) -> InputError:
     return InputError(
-        "an image cannot be read", where=str(path), found=found.splitlines()[0][:200],
+        "an image cannot be read", where=str(path), found=" ".join(found.split())[:200] or "nothing",
         expected="a whole NIfTI file", fix="copy it again from its source; it may be truncated",
     )  # fmt: skip
 
@@ -139,7 +139,6 @@ def _unreadable(path: Path, found: str) -> InputError:
 def _load(path: Path) -> nibabel.Nifti1Image:
     """Open a NIfTI file; read its header only, and check that the file can hold its data."""
     import nibabel
-    from nibabel.filebasedimages import ImageFileError
 
     if not path.is_file():
         raise InputError(
@@ -148,7 +147,9 @@ def _load(path: Path) -> nibabel.Nifti1Image:
         )  # fmt: skip
     try:
         image = nibabel.load(path)
-    except (ImageFileError, *_DAMAGED) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001  headers are read as they are, without checks
         raise _unreadable(path, str(error)) from None
     if not isinstance(image, nibabel.Nifti1Image):
         raise _unreadable(path, f"a file of the kind {type(image).__name__}")
