@@ -122,7 +122,7 @@ def picture(file: str, make: Callable[[Path], Any] | None = None) -> Corruption:
         path = study.file(label, "responses.npy")
         values = np.load(path)
         np.save(path, np.concatenate([values, values[:1] + 0.1]))
-        return file[:60]
+        return file.partition("\u202e")[0][:60]
 
     return corrupt
 
@@ -182,7 +182,7 @@ def renamed(name: str) -> Corruption:
             os.fsencode(study.folder / f"sub-{label}"),
             os.fsencode(study.folder) + b"/sub-" + name.encode("utf-8", "surrogateescape"),
         )
-        return "sub-" + re.sub(r"[^ -~].*", "", name)[:30]
+        return "found:    sub-" + re.sub(r"[^ -~].*", "", name)[:30]
 
     return corrupt
 

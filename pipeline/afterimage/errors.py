@@ -48,7 +48,7 @@ class AfterimageError(Exception):
 def _printable(text: str) -> str:
     """Write what no terminal should be sent as escapes: names in data hold whatever they like."""
     text = text.encode("utf-8", "backslashreplace").decode()
-    text = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    text = _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
     return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "..."
 
 

@@ -20,6 +20,8 @@ Row = dict[str, str]
 #: makes an array as wide for all its rows.
 MAX_TEXT_BYTES = 2**30
 MAX_CELL = 10_000
+# Strings of JSON that no file takes: NUL (as json.dumps writes it), and halves of pairs.
+_UNWRITABLE = re.compile(r"\\u0000|[\ud800-\udfff]")
 
 
 def read_text(path: Path) -> str:
@@ -150,7 +152,8 @@ def write_tsv(path: Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[s
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object, with a clear error where it is not one."""
     try:
-        value = json.loads(read_text(path), parse_int=_whole_number)
+        text = read_text(path)
+        value = json.loads(text, parse_int=_whole_number)
     except RecursionError:
         raise InputError(
             "a JSON file cannot be read", where=str(path), found="objects nested too deeply",
@@ -168,6 +171,12 @@ def read_json(path: Path) -> dict[str, Any]:
         raise InputError(
             "a JSON file does not hold an object", where=str(path),
             found=type(value).__name__, expected="an object { ... }", fix="write the file again",
+        )  # fmt: skip
+    if "\\u" in text and _UNWRITABLE.search(json.dumps(value, ensure_ascii=False)):
+        raise InputError(
+            "a JSON file holds a character that is none", where=str(path),
+            found="the code of NUL, or half of a pair (\\ud800 to \\udfff)",
+            expected="text that can be written again", fix="correct the strings with \\u in them",
         )  # fmt: skip
     return value
 
