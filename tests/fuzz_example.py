@@ -168,7 +168,12 @@ def pickles() -> list[bytes]:
     }  # fmt: skip
     large = {"data": np.zeros(20_000, np.float64)}
     found = [pickle.dumps(value, protocol) for protocol in (0, 2, 4)]
-    return [*found, pickle.dumps(large, 4), npy(np.arange(6.0)), npy(np.array(value, dtype=object))]
+    return [
+        *found,
+        pickle.dumps(large, 4),
+        npy(np.arange(6.0)),
+        npy(np.array(value, dtype=object)),
+    ]
 
 
 def read_pickled(path: Path) -> None:
@@ -239,7 +244,11 @@ def images(packed: bool) -> list[bytes]:
     import nibabel
 
     found = []
-    for dtype, shape in ((np.int16, (4, 5, 3, 6)), (np.float32, (3, 3, 2, 4)), (np.uint8, (5, 4, 3))):
+    for dtype, shape in (
+        (np.int16, (4, 5, 3, 6)),
+        (np.float32, (3, 3, 2, 4)),
+        (np.uint8, (5, 4, 3)),
+    ):
         values = np.random.default_rng(0).integers(0, 100, shape).astype(dtype)
         image = nibabel.Nifti1Image(values, np.diag([2, 2, 2, 1.0]))
         image.header.set_xyzt_units("mm", "sec")
@@ -275,7 +284,9 @@ def series() -> list[bytes]:
     rest = {"start_time_s": 0.0, "source": "x", "problem": ""}
     voxels = rest | {"t_r_s": 2.0, "affine": np.eye(4).ravel(), "shape": np.array([1, 1, 3])}
     return [
-        written(lambda p, a=attributes: write_series(p, np.zeros((9, 3)), units, a, np.zeros(9, bool)))
+        written(
+            lambda p, a=attributes: write_series(p, np.zeros((9, 3)), units, a, np.zeros(9, bool))
+        )
         for attributes in (rest | {"sampling_rate_hz": 100.0}, voxels)
     ]
 
@@ -295,7 +306,11 @@ def trials() -> list[bytes]:
             "subject": np.array(["1", "1"])}  # fmt: skip
     units = {"kind": np.array(["eeg"] * 3), "x": np.zeros(3)}
     return [
-        written(lambda p, s=shape, t=times: write_trials(p, [np.zeros(s, np.float32)], rows, units, t, {}))
+        written(
+            lambda p, s=shape, t=times: write_trials(
+                p, [np.zeros(s, np.float32)], rows, units, t, {}
+            )
+        )
         for shape, times in (((2, 3), None), ((2, 3, 4), np.arange(4.0)))
     ]
 
@@ -443,8 +458,30 @@ def recording(label: str, ending: str, n_examples: int, *words: bytes) -> Reader
 
 
 CELLS = (b"\t", b"\n", b"\r", b"n/a", b"nan", b"1e999", b"-0", b"../../x", b"<b>", b"\x00", b'"')
-MARKS = (b"{", b"[", b'"', b":", b",", b"null", b"1e999", b"NaN", b"[" * 3000, b"9" * 5000, b"\\u0000")
-YAML = (*MARKS, b"&a", b"*a", b"!!python/object:os.system", b"<<: ", b"? ", b"2020-99-99", b"0o9", b"- ")
+MARKS = (
+    b"{",
+    b"[",
+    b'"',
+    b":",
+    b",",
+    b"null",
+    b"1e999",
+    b"NaN",
+    b"[" * 3000,
+    b"9" * 5000,
+    b"\\u0000",
+)
+YAML = (
+    *MARKS,
+    b"&a",
+    b"*a",
+    b"!!python/object:os.system",
+    b"<<: ",
+    b"? ",
+    b"2020-99-99",
+    b"0o9",
+    b"- ",
+)
 KEYS = (b"DataFile=../x", b"NumberOfChannels=99999999", b"SamplingInterval=0", b"=", b"[", b"\n",
         b"Ch1=", b"Mk1=Stimulus,S  1,99999999999,1,0", b"BinaryFormat=INT_32", b"nan")  # fmt: skip
 PICKLED = (b"cos\nsystem\n", b"\x85" * 3000, b"\x85R.", b"}", b"\x8c", b"\x94", b"u", b"s", b"\x8f", b"\x90",

@@ -29,13 +29,39 @@ fuzz = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "fuzz_ex
 LIMIT_S = 1.0
 #: What a reader may ask for at once, and what all examples of one reader may add for good.
 ROOM_BYTES, GROWTH_MB = 2**30, 250
-INTEGERS = [0, 1, -1, 127, 128, 255, 256, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**62, 2**63]
+INTEGERS = [
+    0,
+    1,
+    -1,
+    127,
+    128,
+    255,
+    256,
+    2**15,
+    2**16 - 1,
+    2**31 - 1,
+    2**31,
+    2**32 - 1,
+    2**62,
+    2**63,
+]
 Mutation = tuple[str, float, float, bytes, int]
 
 
 def mutations(words: tuple[bytes, ...]) -> st.SearchStrategy[list[Mutation]]:
     """Draw changes of a file: a kind, two places (shares of the file), what is put in, a number."""
-    kinds = ["bit", "bits", "cut", "remove", "repeat", "move", "insert", "overwrite", "number", "many"]
+    kinds = [
+        "bit",
+        "bits",
+        "cut",
+        "remove",
+        "repeat",
+        "move",
+        "insert",
+        "overwrite",
+        "number",
+        "many",
+    ]
     new = st.binary(max_size=12)
     return st.lists(
         st.tuples(
@@ -90,7 +116,9 @@ def files(reader: Any) -> st.SearchStrategy[bytes]:
     changed = st.builds(build, st.integers(0, len(seeds) - 1), mutations(reader.words))
     if not reader.words or b"\n" not in (*reader.words, seeds[0][-1:]):
         return changed
-    text = st.lists(st.sampled_from(reader.words) | st.text(max_size=6).map(str.encode), max_size=30)
+    text = st.lists(
+        st.sampled_from(reader.words) | st.text(max_size=6).map(str.encode), max_size=30
+    )
     return st.integers(0, 9).flatmap(lambda n: changed if n else text.map(b"".join))
 
 
@@ -137,9 +165,9 @@ class Fuzzed:
         try:
             self.reader.read(self.path)
         except AfterimageError as error:
-            assert error.what  # noqa: PT017
-            assert error.where  # noqa: PT017
-            assert error.fix  # noqa: PT017
+            assert error.what
+            assert error.where
+            assert error.fix
             self.n_refused += 1
         else:
             self.n_read += 1

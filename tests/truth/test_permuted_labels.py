@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +24,7 @@ from afterimage.decoding.registry import DECODERS, SHARED_DECODERS
 from afterimage.decoding.shared import SubjectData
 
 N_SEEDS = 20
-N_TRAIN, N_TEST, N_FEATURES = 160, 40, 200
+N_TRAIN, N_TEST, N_FEATURES, N_UNITS = 160, 40, 200, 60
 TIMES_S = np.arange(-25, 100) / 100
 
 
@@ -65,7 +64,7 @@ class Images:
 
     def __init__(self, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
-        self.maps = np.linalg.qr(self.rng.normal(size=(N_FEATURES, N_FEATURES)))[0]
+        self.maps = np.linalg.qr(self.rng.normal(size=(N_FEATURES, N_UNITS)))[0]
         self.test_latent = self.rng.normal(size=(N_TEST, N_FEATURES))
         self.test = responses_to(self.test_latent, self.maps, self.rng)
         latent = self.rng.normal(size=(N_TRAIN, N_FEATURES))
@@ -82,7 +81,7 @@ def image_scores(name: str, seed: int, permute: bool) -> tuple[np.ndarray, np.nd
     """Fit a decoder of one subject; return its scores and what its predictions say, (n, n)."""
     data = Images(seed)
     is_network = getattr(DECODERS.get(name), "needs_layout", False)
-    quick = {"n_steps": 150, "evaluate_every": 50, "batch_size": 80} if is_network else {}
+    quick = {"n_steps": 40, "evaluate_every": 20, "batch_size": 64} if is_network else {}
     decoder = DECODERS.get(name)(DECODERS.settings(name)(**quick))
     held_out = {f"test-{n:03d}" for n in range(N_TEST)}
     decoder.fit(data.train, data.permuted(permute), data.names, held_out)
@@ -96,8 +95,8 @@ def image_scores(name: str, seed: int, permute: bool) -> tuple[np.ndarray, np.nd
 def shared_scores(name: str, seed: int, permute: bool) -> tuple[np.ndarray, np.ndarray]:
     """Fit a decoder of two subjects, adapt it to a third; return scores of the second and third."""
     small = {
-        "n_steps": 150, "evaluate_every": 50, "batch_size": 80, "adaptation_steps": 80,
-        "n_hidden": 128, "n_blocks": 1, "ema_decay": 0.9, "n_common": 64, "n_bottleneck": 16,
+        "n_steps": 80, "evaluate_every": 40, "batch_size": 80, "adaptation_steps": 40,
+        "n_hidden": 64, "n_blocks": 1, "ema_decay": 0.9, "n_common": 64, "n_bottleneck": 16,
         "prior_hidden": 32, "prior_layers": 1, "prior_heads": 2, "prior_steps": 3, "n_token": 16,
     }  # fmt: skip
     settings = SHARED_DECODERS.settings(name)
@@ -107,7 +106,7 @@ def shared_scores(name: str, seed: int, permute: bool) -> tuple[np.ndarray, np.n
     training = {
         label: SubjectData(
             one.train, one.permuted(permute), np.array([f"{label}-{n}" for n in one.names]),
-            np.array(["early", "late"])[np.arange(N_FEATURES) % 2],
+            np.array(["early", "late"])[np.arange(N_UNITS) % 2],
         )
         for label, one in people.items()
     }  # fmt: skip

@@ -152,9 +152,7 @@ def test_eeg_and_meg(tools: Any, tmp_path: Path) -> None:
     study = corrupted.made.Study(tmp_path / "data")
     study.subject("01")
     study.subject("02", "meg")
-    kinds = dict.fromkeys(corrupted.EEG, "eeg") | {
-        f"MEG: {name}": "meg" for name in corrupted.MEG
-    }
+    kinds = dict.fromkeys(corrupted.EEG, "eeg") | {f"MEG: {name}": "meg" for name in corrupted.MEG}
     copies = corrupted.EEG | {f"MEG: {name}": one for name, one in corrupted.MEG.items()}
     modalities = iter(kinds.values())
     settings = tools.light | {"clean_meeg": {"ransac": False}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,10 +17,11 @@ from afterimage.errors import ConfigError
 from afterimage.io.tables import read_text
 from afterimage.resources import resource_root
 
-
 #: Values of one configuration file, each alias counted as what it stands for: a dozen lines of
 #: aliases of aliases can stand for more than any memory holds.
 MAX_VALUES = 100_000
+#: Letters of a file, and brackets left open at once, which the reader takes quadratic time for.
+MAX_LETTERS, MAX_OPEN = 2**17, 60
 
 
 def load_config(files: Sequence[Path] = (), values: Mapping[str, Any] | None = None) -> Config:
@@ -89,6 +91,11 @@ def read_yaml(file: Path) -> dict[str, Any]:
 
 def _parse(text: str) -> Any:
     """Read YAML by the safe loader, once it is known how much it stands for."""
+    opened = itertools.accumulate((c in "[{") - (c in "]}") for c in text)
+    if len(text) > MAX_LETTERS or max(opened, default=0) > MAX_OPEN:
+        raise ValueError(
+            f"{len(text)} letters, at most {MAX_LETTERS} and {MAX_OPEN} open brackets are allowed"
+        )
     loader = yaml.SafeLoader(text)
     try:
         node = loader.get_single_node()

@@ -41,7 +41,8 @@ def open_npy(path: Path) -> np.ndarray:
         raise InputError(
             "a responses file holds pickled objects" if objects else "an array cannot be read",
             where=str(path),
-            found="an object array (reading it could run code)" if objects
+            found="an object array (reading it could run code)"
+            if objects
             else str(error)[:300] or type(error).__name__,
             expected="a plain numeric array, for example float32",
             fix="save it again with numpy.save(path, array.astype('float32'))",
@@ -73,7 +74,7 @@ def reading_hdf5(path: Path) -> Iterator[None]:
         yield
     except (AfterimageError, MemoryError):
         raise
-    except Exception as error:  # noqa: BLE001  HDF5 raises of every kind on damaged files
+    except Exception as error:
         if disk_full(error):
             raise
         raise InputError(
@@ -100,7 +101,7 @@ def open_dataset(path: Path, group: str | None = None) -> xarray.Dataset:
 
     try:
         return xarray.open_dataset(path, engine="h5netcdf", group=group)
-    except Exception as error:  # noqa: BLE001  HDF5 raises of every kind on damaged files
+    except Exception as error:  # noqa: raises of every kind on damaged files
         raise _unreadable(path, error) from None
 
 
@@ -217,7 +218,7 @@ def open_blocks(path: Path, group: str = "") -> Iterator[dict[str, BlockColumns]
             for name, variable in home.variables.items()
             if name != "stimulus"
         }
-    except Exception as error:  # noqa: BLE001  HDF5 raises of every kind on damaged files
+    except Exception as error:  # noqa: raises of every kind on damaged files
         if file is not None:
             file.close()
         raise _unreadable(path, error) from None

@@ -209,7 +209,7 @@ def open_series(path: Path) -> Series:
     try:
         file = h5netcdf.File(path, "r")
         return Series(file)
-    except Exception as error:  # noqa: BLE001  HDF5 raises of every kind on damaged files
+    except Exception as error:  # noqa: raises of every kind on damaged files
         if file is not None:
             file.close()
         raise InputError(
