@@ -484,8 +484,10 @@ YAML = (
 )
 KEYS = (b"DataFile=../x", b"NumberOfChannels=99999999", b"SamplingInterval=0", b"=", b"[", b"\n",
         b"Ch1=", b"Mk1=Stimulus,S  1,99999999999,1,0", b"BinaryFormat=INT_32", b"nan")  # fmt: skip
-PICKLED = (b"cos\nsystem\n", b"\x85" * 3000, b"\x85R.", b"}", b"\x8c", b"\x94", b"u", b"s", b"\x8f", b"\x90",
-           b"L" + b"9" * 5000 + b"L\n", b"\x8b\xff\xff\xff\x7f", b"(" * 200, b"l", b"t", b"b", b"0", b"2")  # fmt: skip
+PICKLED = (b"cos\nsystem\n", b"\x85" * 3000, b"\x85R.", b"}", b"\x8c", b"\x94", b"u", b"s", b"\x8f",
+           b"\x90",
+           b"L" + b"9" * 5000 + b"L\n", b"\x8b\xff\xff\xff\x7f", b"(" * 200, b"l", b"t", b"b", b"0",
+           b"2")  # fmt: skip
 #: Every reader; the numbers of the long run make 100,000.
 READERS: dict[str, Reader] = {
     "stimuli.tsv": Reader(read_table, lambda: [TABLE], "stimuli.tsv", 10_000, CELLS),
@@ -506,7 +508,8 @@ READERS: dict[str, Reader] = {
     "safetensors": Reader(read_weights, weights, "x.safetensors", 5_000, (*MARKS, b"-1", b"F64"),
                           lambda folder: (folder / "x.json").write_text("{}")),
     "PNG, JPEG, WebP": Reader(read_picture, lambda: pictures("PNG", "JPEG", "WEBP"), "x.png", 5_000,
-                              (b"IHDR", b"iTXt", b"acTL", b"eXIf", b"\xff\xc0", b"\xff\xe1", b"VP8X", b"%!PS")),
+                              (b"IHDR", b"iTXt", b"acTL", b"eXIf", b"\xff\xc0", b"\xff\xe1", b"VP8X",
+                               b"%!PS")),
     "GIF, BMP, TIFF": Reader(read_picture, lambda: pictures("GIF", "BMP", "TIFF"), "x.gif", 5_000,
                              (b"GIF89a", b"!\xff", b"BM", b"II*\x00", b"MM\x00*")),
     "NIfTI": Reader(read_scan, lambda: images(False), "x_bold.nii", 4_000, (b"n+1\x00", b"\x00\x00\xc0\x7f")),

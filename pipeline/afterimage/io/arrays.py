@@ -101,7 +101,7 @@ def open_dataset(path: Path, group: str | None = None) -> xarray.Dataset:
 
     try:
         return xarray.open_dataset(path, engine="h5netcdf", group=group)
-    except Exception as error:  # noqa: raises of every kind on damaged files
+    except Exception as error:  # noqa: BLE001
         raise _unreadable(path, error) from None
 
 
@@ -218,7 +218,7 @@ def open_blocks(path: Path, group: str = "") -> Iterator[dict[str, BlockColumns]
             for name, variable in home.variables.items()
             if name != "stimulus"
         }
-    except Exception as error:  # noqa: raises of every kind on damaged files
+    except Exception as error:  # noqa: BLE001
         if file is not None:
             file.close()
         raise _unreadable(path, error) from None

@@ -79,7 +79,8 @@ def read_tokens(path: Path, card: Path) -> tuple[list[RecordedTokens], dict[str,
                 found.append(RecordedTokens(codes, streams, kept, about))
     except Exception as error:  # noqa: BLE001  a damaged archive raises of every kind
         raise InputError(
-            "tokens cannot be read", where=str(path), found=" ".join(str(error).split())[:200] or type(error).__name__,
+            "tokens cannot be read", where=str(path),
+            found=" ".join(str(error).split())[:200] or type(error).__name__,
             expected="a _tokens.npz file and its card, written by afterimage",
             fix="delete both and run again",
         ) from None  # fmt: skip

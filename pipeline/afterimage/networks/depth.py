@@ -46,7 +46,9 @@ class DepthEstimator:
                 where=str(folder),
                 found=str(error).splitlines()[0],
                 expected="config.json, model.safetensors and preprocessor_config.json",
-                fix="give the folder of a depth-estimation model, such as dpt-hybrid-midas; weights in pickle form (.bin) are not read (docs/safety.md: how to convert them)",
+                fix="give the folder of a depth-estimation model, such as dpt-hybrid-midas; "
+                "weights in pickle form (.bin) are not read "
+                "(docs/safety.md: how to convert them)",
             ) from None
         if missing := sorted(report["missing_keys"]):
             raise InputError(

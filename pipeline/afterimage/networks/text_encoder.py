@@ -52,7 +52,9 @@ class TextEncoder:
                 where=str(folder),
                 found=str(error).splitlines()[0],
                 expected="config.json, model.safetensors and a tokenizer",
-                fix="save the model and its tokenizer with save_pretrained(folder); weights in pickle form (.bin) are not read (docs/safety.md: how to convert them)",
+                fix="save the model and its tokenizer with save_pretrained(folder); "
+                "weights in pickle form (.bin) are not read "
+                "(docs/safety.md: how to convert them)",
             ) from None
         # A pooler is not used here, and many folders of sentence encoders lack its weights.
         if missing := sorted(key for key in report["missing_keys"] if "pooler" not in key):

@@ -19,8 +19,10 @@ Placement: TypeAlias = Literal["whole", "parts", "layers"]
 #: Room beside the weights: activations of one picture, as a share of the weights and in bytes.
 SHARE_FREE, BYTES_FREE = 0.1, 1 << 28
 _SAFE = ".safetensors"
-_FIX = "copy the folder again, whole; weights in pickle form (.bin, .ckpt) are not read (docs/safety.md: how to "
-"convert them)"
+_FIX = (
+    "copy the folder again, whole; weights in pickle form (.bin, .ckpt) are not read "
+    "(docs/safety.md: how to convert them)"
+)
 
 
 @dataclass(frozen=True)
