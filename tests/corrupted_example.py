@@ -527,7 +527,7 @@ def recorded(ending: str, change: Callable[[bytes], bytes]) -> Corruption:
     def corrupt(study: Any, label: str) -> str:
         (path,) = (study.folder / f"sub-{label}").rglob(f"*{ending}")
         path.write_bytes(change(path.read_bytes()))
-        return f"sub-{label}_task-pictures_run-01"
+        return path.name if path.suffix == ".tsv" or "_space-" in path.name else f"sub-{label}_task-pictures_run-01"
 
     return corrupt
 
