@@ -527,7 +527,8 @@ def recorded(ending: str, change: Callable[[bytes], bytes]) -> Corruption:
     def corrupt(study: Any, label: str) -> str:
         (path,) = (study.folder / f"sub-{label}").rglob(f"*{ending}")
         path.write_bytes(change(path.read_bytes()))
-        return path.name if path.suffix == ".tsv" or "_space-" in path.name else f"sub-{label}_task-pictures_run-01"
+        is_table = path.suffix == ".tsv" or "_space-" in path.name
+        return path.name if is_table else f"sub-{label}_task-pictures_run-01"
 
     return corrupt
 

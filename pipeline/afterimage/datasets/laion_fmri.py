@@ -38,7 +38,7 @@ from afterimage.datasets.volumes import (
 from afterimage.errors import ConfigError, InputError
 from afterimage.io.arrays import open_hdf5
 from afterimage.io.atomic import atomic_path
-from afterimage.io.tables import Row, read_json, read_text, read_tsv
+from afterimage.io.tables import Row, read_json, read_text, read_tsv, whole_number
 
 SUBJECTS = ("01", "03", "05", "06", "07")
 _GLM = "derivatives/glmsingle-tedana/sub-{}"
@@ -278,7 +278,7 @@ def read_trials(betas: Path, table: Path, shape: tuple[int, ...]) -> list[Row]:
         )  # fmt: skip
     if "beta_index" not in rows[0]:
         return rows
-    indices = [int(float(row["beta_index"])) for row in rows]
+    indices = [whole_number(row, "beta_index", str(table)) for row in rows]
     if sorted(indices) != list(range(n_volumes)):
         raise InputError(
             "the index of the betas does not count from 0", where=f"{table}, beta_index",

@@ -15,7 +15,7 @@ import numpy as np
 from afterimage.datasets.volumes import read_volume
 from afterimage.errors import InputError
 from afterimage.io.arrays import open_hdf5, reading_hdf5
-from afterimage.io.tables import read_text
+from afterimage.io.tables import read_text, whole_number
 
 #: Columns of the table of voxels that are no region of interest.
 _NO_ROI = ("voxel_", "nc_", "prf-", "splithalf_", "subject_id", "Unnamed", "glasser-")
@@ -192,15 +192,7 @@ def _check_places(voxels: Sequence[dict[str, str]], subject: str) -> None:
     """Raise an error unless every voxel has three indices."""
     for number, row in enumerate(voxels, start=2):
         for axis in "xyz":
-            try:
-                int(float(row[f"voxel_{axis}"]))
-            except (KeyError, ValueError, OverflowError):
-                raise InputError(
-                    "the index of a voxel is no number",
-                    where=f"sub-{subject}, table of voxels, row {number}, column voxel_{axis}",
-                    found=row.get(f"voxel_{axis}", "no such column"), expected="a whole number",
-                    fix="download the table again",
-                ) from None  # fmt: skip
+            whole_number(row, f"voxel_{axis}", f"sub-{subject}, table of voxels, row {number}")
 
 
 def _is_mask(voxels: Sequence[dict[str, str]], name: str) -> bool:

@@ -132,6 +132,22 @@ def read_tsv(path: Path, required: Sequence[str] = ()) -> list[Row]:
     return rows
 
 
+def whole_number(row: Mapping[str, str | None], column: str, where: str) -> int:
+    """Return the whole number in a cell, as ``3`` or ``3.0``; ``where`` names the table."""
+    text = row.get(column)
+    try:
+        value = float(text or "")
+        if not value.is_integer():
+            raise ValueError(text)
+    except (ValueError, OverflowError):
+        raise InputError(
+            "a cell of a table is no whole number", where=f"{where}, column {column}",
+            found="no such column" if text is None else text[:200] or "an empty cell",
+            expected="a whole number", fix="correct the cell, or copy the table again",
+        ) from None  # fmt: skip
+    return int(value)
+
+
 def format_cell(value: Any) -> str:
     """Write one value as BIDS does: ``n/a`` for what is missing, floats at 9 digits."""
     if isinstance(value, float | np.floating):
