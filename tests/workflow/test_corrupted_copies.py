@@ -219,6 +219,7 @@ CONFIGS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHARED)
 def test_what_a_dataset_shares(tools: Any, tmp_path: Path, name: str) -> None:
     study = tools.study(tmp_path / "data")
