@@ -73,7 +73,7 @@ EVENTS = (
     b"2.5\t1\tn/a\tb.png\n4\tn/a\trest\tn/a\n-1\t0\thouse\tc.png\n"
 )
 SERIES = b"left\tright\n" + b"".join(b"%d.5\t%d\n" % (n, n * n % 7) for n in range(40))
-VOXELS = b"voxel_id,voxel_x,V1,LOC,nc_testset\n0,1,1,0,0.5\n1,2,0,1,0.25\n"
+VOXELS = b"voxel_id,voxel_x,voxel_y,voxel_z,V1,LOC,nc_testset\n0,1,0,2,1,0,0.5\n1,2,1,1,0,1,0.25\n"
 JSON = json.dumps(
     {"RepetitionTime": 2.0, "SliceTiming": [0, 0.5], "a": {"b": [None, True, "ü"]}}
 ).encode()
