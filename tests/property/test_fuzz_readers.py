@@ -111,7 +111,7 @@ def files(reader: Any) -> st.SearchStrategy[bytes]:
         data = seeds[which % len(seeds)]
         for how in changes:
             data = mutate(data, how)
-        return data[: 2**18]
+        return data[: 2**16]
 
     changed = st.builds(build, st.integers(0, len(seeds) - 1), mutations(reader.words))
     if not reader.words or b"\n" not in (*reader.words, seeds[0][-1:]):
@@ -180,9 +180,8 @@ def run(name: str, n_examples: int) -> Fuzzed:
     reader = fuzz.READERS[name]
     fuzzed = Fuzzed(reader)
     for data in reader.seeds():
-        fuzzed(data)
-    assert fuzzed.n_read == len(reader.seeds()), "a valid file was refused"
-    fuzzed.slowest_s = 0.0
+        fuzzed.path.write_bytes(data)
+        reader.read(fuzzed.path)  # a valid file; and what is imported for it is not counted
     before = peak_mb()
 
     @settings(
