@@ -149,9 +149,8 @@ def _load(path: Path) -> nibabel.Nifti1Image:
         )  # fmt: skip
     try:
         image = nibabel.load(path)
-    except MemoryError:
-        raise
-    except Exception as error:  # noqa: BLE001  headers are read as they are, without checks
+    except Exception as error:  # noqa: BLE001
+        # Headers are read as they are, without checks: an extension may announce gigabytes.
         raise _unreadable(path, str(error)) from None
     if not isinstance(image, nibabel.Nifti1Image):
         raise _unreadable(path, f"a file of the kind {type(image).__name__}")
@@ -229,7 +228,10 @@ def open_bold(path: Path, min_volumes: int = 2) -> BoldFile:
             fix="remove the file, or check how it was converted",
         )  # fmt: skip
     zooms = image.header.get_zooms()
-    unit = image.header.get_xyzt_units()[1]
+    try:
+        unit = image.header.get_xyzt_units()[1]
+    except KeyError:  # a code that stands for no unit
+        unit = "unknown"
     return BoldFile(
         path=path,
         shape=(int(shape[0]), int(shape[1]), int(shape[2])),
