@@ -151,7 +151,7 @@ def _load(path: Path) -> nibabel.Nifti1Image:
         image = nibabel.load(path)
     except Exception as error:  # noqa: BLE001
         # Headers are read as they are, without checks: an extension may announce gigabytes.
-        raise _unreadable(path, str(error)) from None
+        raise _unreadable(path, str(error) or type(error).__name__) from None
     if not isinstance(image, nibabel.Nifti1Image):
         raise _unreadable(path, f"a file of the kind {type(image).__name__}")
     dtype = image.get_data_dtype()
