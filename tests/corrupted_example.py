@@ -570,9 +570,6 @@ def tag(kind: int, change: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]
 #: EEG: headers, samples, markers, sidecars, tables; each subject has one run.
 EEG: dict[str, Corruption] = {
     "header in binary": recorded("_eeg.vhdr", content(bytes(range(256)))),
-    "header without its first line": recorded(
-        "_eeg.vhdr", lambda data: data.split(b"\n", 1)[1]
-    ),
     "header with samples elsewhere": recorded("_eeg.vhdr", value("DataFile", "../../../x.eeg")),
     "header with samples by an absolute path": recorded(
         "_eeg.vhdr", value("DataFile", "/etc/hostname")
@@ -587,7 +584,6 @@ EEG: dict[str, Corruption] = {
     "header with unknown values": recorded("_eeg.vhdr", value("BinaryFormat", "INT_64")),
     "header with other values": recorded("_eeg.vhdr", value("BinaryFormat", "IEEE_FLOAT_32")),
     "samples cut": recorded("_eeg.eeg", half),
-    "samples of another recording": recorded("_eeg.eeg", lambda data: data * 3),
     "samples flat": recorded("_eeg.eeg", lambda data: b"\0" * len(data)),
     "markers in binary": recorded("_eeg.vmrk", content(b"\xff\xfe\x00" * 500)),
     "sidecar cut": recorded("_eeg.json", half),
@@ -633,9 +629,6 @@ MEG: dict[str, Corruption] = {
         "_meg.fif", tag(201, lambda old: struct.pack(">f", float("nan")))
     ),
     "sidecar is a list": recorded("_meg.json", content(b"[]")),
-    "channels of another recording": recorded(
-        "_channels.tsv", lambda data: data.split(b"\n", 5)[0] + b"\nA\tMEGMAG\tT\tn/a\t1\t2\tgood\n"
-    ),
     "events are missing": lambda study, label: (
         next((study.folder / f"sub-{label}").rglob("*_events.tsv")).unlink()
         or f"sub-{label}_task-pictures_run-01"

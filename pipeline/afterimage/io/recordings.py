@@ -241,6 +241,8 @@ def _edf_bytes(path: Path) -> int | None:
         try:
             n_header, n_records = int(head[184:192]), int(head[236:244])
             n_signals = int(head[252:256])
+            if not 1 <= n_signals <= MAX_CHANNELS:
+                return None  # the reader says what is wrong
             file.seek(256 + n_signals * 216)
             counts = [int(file.read(8)) for _ in range(n_signals)]
         except ValueError:
