@@ -86,7 +86,7 @@ DESCRIPTION = json.dumps(
 CONFIG = (
     b"random_state: 3\ntrain_decoder:\n  decoders:\n    ridge: {kind: ridge, n_folds: 3}\n"
     b"    other: null\nevaluate: {n_bootstraps: 10}\nreconstruct:\n  methods:\n    retrieval: "
-    b"&a {embedding: gabor}\n    again: *a\n"
+    b"&a {kind: retrieval, embedding: gabor}\n    again: *a\n"
 )
 
 
