@@ -85,7 +85,7 @@ DESCRIPTION = json.dumps(
 ).encode()  # fmt: skip
 CONFIG = (
     b"random_state: 3\ntrain_decoder:\n  decoders:\n    ridge: {kind: ridge, n_folds: 3}\n"
-    b"    other: null\nevaluate: {n_bootstraps: 10}\nreconstruct:\n  methods:\n    retrieval: "
+    b"    other: null\nevaluate: {n_bootstraps: 100}\nreconstruct:\n  methods:\n    retrieval: "
     b"&a {kind: retrieval, embedding: gabor}\n    again: *a\n"
 )
 
