@@ -80,6 +80,12 @@ def read_yaml(file: Path) -> dict[str, Any]:
         ) from None
     if value is None:
         return {}
+    if isinstance(value, dict) and (odd := [key for key in value if not isinstance(key, str)]):
+        raise ConfigError(
+            "a configuration file has a section whose name is no text", where=str(file),
+            found=repr(odd[0])[:200], expected="names of sections, such as train_decoder",
+            fix="see 'afterimage config template'",
+        )  # fmt: skip
     if not isinstance(value, dict):
         raise ConfigError(
             "a configuration file holds no sections", where=str(file),
