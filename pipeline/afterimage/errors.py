@@ -12,6 +12,10 @@ _FULL = re.compile(
     r"No space left on device|Disk quota exceeded|errno = 28\b|requested and \d+ written"
 )
 
+#: Letters of one part of a message.
+MAX_SHOWN = 2000
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
 
 class AfterimageError(Exception):
     """Base of every error this project raises on purpose.
@@ -41,8 +45,15 @@ class AfterimageError(Exception):
         lines = [f"{type(self).__name__}: {self.what}"]
         for label in ("where", "found", "expected", "fix"):
             if value := getattr(self, label):
-                lines.append(f"  {label + ':':<10}{value}")
+                lines.append(f"  {label + ':':<10}{_printable(str(value))}")
         return "\n".join(lines)
+
+
+def _printable(text: str) -> str:
+    """Write what no terminal should be sent as escapes: names in data hold whatever they like."""
+    text = text.encode("utf-8", "backslashreplace").decode()
+    text = _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "..."
 
 
 class UsageError(AfterimageError):

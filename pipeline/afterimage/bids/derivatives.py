@@ -50,9 +50,10 @@ class Preprocessed(NamedTuple):
 
 def read_description(folder: str) -> dict[str, object]:
     """Return ``dataset_description.json``; empty where it is absent or cannot be read."""
+    path = Path(folder, "dataset_description.json")
     try:
-        value = json.loads(Path(folder, "dataset_description.json").read_bytes())
-    except (OSError, ValueError):
+        value = json.loads(path.read_bytes()) if path.is_file() else {}
+    except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 
@@ -136,7 +137,10 @@ def linked_raw_dataset(folder: str) -> str | None:
         named += [source.get("URL") for source in sources if isinstance(source, dict)]
     candidates = []
     for link in named:
-        parts = urlsplit(link) if isinstance(link, str) else None
+        try:
+            parts = urlsplit(link) if isinstance(link, str) and "\0" not in unquote(link) else None
+        except ValueError:
+            continue  # no link: "http://["
         if parts and parts.scheme in ("", "file") and parts.path:
             candidates.append(absolute(Path(folder, unquote(parts.path))))
     path = Path(folder)

@@ -68,7 +68,7 @@ def describe_derivatives(out_dir: Path, bids_dir: Path) -> None:
     if source.is_file():
         try:
             name = str(json.loads(source.read_text(encoding="utf-8")).get("Name", name))
-        except (ValueError, AttributeError):
+        except (OSError, ValueError, AttributeError, RecursionError):
             name = bids_dir.name  # the title is decoration: an unreadable one stops nothing
     description = {
         "Name": f"afterimage reconstructions of {name}",

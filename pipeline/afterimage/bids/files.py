@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from afterimage.bids.entities import BidsName, parse_name
+from afterimage.errors import InputError
 
 IMAGES = (".nii.gz", ".nii")
 _EXTENSIONS = (*IMAGES, ".json", ".tsv")
@@ -21,6 +22,9 @@ RECORDINGS = {
 _FOLDERS = {"meg": (".ds", "")}
 # Files that a recording cannot be read without.
 _PARTNERS = (".eeg", ".vmrk", ".fdt")
+
+#: Folders within folders of a subject that are looked into: links may lead round in a circle.
+MAX_DEPTH = 5
 
 # Folders of a subject in a derivative dataset that hold no data.
 _NO_DATA = frozenset({"figures", "log", "logs", "surf", "xfm"})
@@ -47,11 +51,23 @@ def list_folder(folder: str) -> tuple[list[os.DirEntry[str]], list[os.DirEntry[s
             found = sorted(entries, key=lambda entry: entry.name)
     except (FileNotFoundError, NotADirectoryError):
         return [], []
+    except OSError as error:
+        raise InputError(
+            "a folder cannot be read", where=folder, found=error.strerror or "an error",
+            expected="a folder that can be listed", fix="check its permissions and links",
+        ) from None  # fmt: skip
     folders: list[os.DirEntry[str]] = []
     files: list[os.DirEntry[str]] = []
     for entry in found:
-        (folders if entry.is_dir() else files).append(entry)
+        (folders if _is_folder(entry) else files).append(entry)
     return folders, files
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def folder_files(folder: str) -> list[BidsFile]:
@@ -156,7 +172,8 @@ class SubjectFiles:
             self.recorded |= bool(kept)
             folders = []
         self._folders[folder] = _by_kind(files)
-        for inner in folders:
+        deep = folder[len(self.folder) :].count("/") >= MAX_DEPTH
+        for inner in folders if not deep else ():
             session = inner.name.startswith("ses-") and folder == self.folder
             if self._raw and not session:
                 self.datatypes.add(inner.name)

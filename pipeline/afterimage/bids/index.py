@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from afterimage.bids.derivatives import (
 )
 from afterimage.bids.entities import natural_key
 from afterimage.bids.files import list_folder
-from afterimage.bids.names import SUBJECT
+from afterimage.bids.names import MAX_LABEL, SUBJECT
 from afterimage.bids.prepared_series import series_rows
 from afterimage.bids.rows import events_error, one_line
 from afterimage.bids.scans import Scans, scan_rows
@@ -103,7 +105,10 @@ def index_dataset(
     gc.disable()
     try:
         for name in folders:
-            rows += _subject_rows(bids_dir, name, scans, table)
+            try:
+                rows += _subject_rows(bids_dir, name, scans, table)
+            except InputError as error:
+                rows.append(_problem(name, error))
     finally:
         if collecting:
             gc.enable()
@@ -169,12 +174,13 @@ def _subject_folders(bids_dir: Path) -> list[str]:
 def _subject_rows(bids_dir: Path, name: str, scans: Scans, table: list[Row] | None) -> list[Row]:
     """Return the rows of one subject: prepared responses where there are any, scans, or series."""
     label = name.removeprefix("sub-")
-    if not SUBJECT.fullmatch(name):
+    if not SUBJECT.fullmatch(name) or len(label) > MAX_LABEL:
         error = InputError(
             "the label of a subject cannot be used", where=str(bids_dir / name), found=name,
-            expected="sub- and then letters and digits only", fix="rename the folder and its files",
+            expected=f"sub- and then letters and digits only, at most {MAX_LABEL}",
+            fix="rename the folder and its files",
         )  # fmt: skip
-        return [dict.fromkeys(COLUMNS, "n/a") | {"subject": label, "problem": one_line(error)}]
+        return [_problem(name, error)]
     prepared = _prepared_row(bids_dir, name)
     if prepared["responses"] == prepared["trials"] == "n/a":
         rows = scan_rows(scans, label)
@@ -187,6 +193,18 @@ def _subject_rows(bids_dir: Path, name: str, scans: Scans, table: list[Row] | No
             return rows
         return series_rows(scans, label) or rows
     return [_checked(prepared, bids_dir, name, table)]
+
+
+def _problem(name: str, error: InputError) -> Row:
+    """Return the row of a subject who cannot be read, under a label that a file name can hold."""
+    label = name.removeprefix("sub-")
+    safe = re.sub(r"[^A-Za-z0-9_.+-]", "_", label)[:MAX_LABEL]
+    # What starts with a dash would be taken for an option by the commands it is given to.
+    safe = safe.lstrip("._+-") or "unnamed"
+    if safe != label:
+        digest = hashlib.sha256(label.encode("utf-8", "surrogateescape")).hexdigest()
+        safe = f"{safe[:40]}-{digest[:8]}"
+    return dict.fromkeys(COLUMNS, "n/a") | {"subject": safe, "problem": one_line(error)}
 
 
 def _prepared_row(bids_dir: Path, name: str) -> Row:
@@ -285,6 +303,6 @@ def picture_digest(folder: Path) -> str:
     for entry in sorted(folder.rglob("*")):
         if entry.is_file():
             digest.update(
-                f"{entry.relative_to(folder).as_posix()} {entry.stat().st_size}\n".encode()
+                os.fsencode(f"{entry.relative_to(folder).as_posix()} {entry.stat().st_size}\n")
             )
     return digest.hexdigest()[:16]

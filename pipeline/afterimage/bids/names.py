@@ -7,6 +7,9 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+#: Letters of a label, and of the name of a scan: names of outputs are longer, and a file name holds
+#: 255 bytes.
+MAX_LABEL, MAX_NAME = 64, 160
 SUBJECT = re.compile(r"sub-([a-zA-Z0-9]+)")
 
 

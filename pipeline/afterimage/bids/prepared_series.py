@@ -73,7 +73,8 @@ def _look(
             if file.name.extension == ".tsv" and Path(file.path[:-4] + ".npy").is_file():
                 continue  # the same series, written twice
             rows.append(_row(scans, label, file, levels))
-    for entry in folders:
+    # A session, and a datatype in it: links may lead round in a circle.
+    for entry in folders if len(levels) < 4 else ():
         if entry.name.startswith("ses-") or entry.name in _DATATYPES:
             _look(scans, label, entry.path, levels, rows)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from afterimage.bids.files import BidsFile
+from afterimage.bids.names import MAX_NAME
 from afterimage.errors import InputError
 from afterimage.io.tables import Row
 
@@ -37,6 +39,13 @@ def check_folder(scans: Scans, label: str, file: BidsFile, folder: str, ending: 
         Folder of scans of this kind, such as ``func``, and end of their names, as ``_bold``.
     """
     entities, path = file.name.entities, scans.relative(file.path)
+    name = file.path.rpartition("/")[2]
+    if len(name) > MAX_NAME:
+        raise InputError(
+            "the name of a scan is too long", where=f"sub-{label}, {path}",
+            found=f"{len(name)} letters", expected=f"at most {MAX_NAME}",
+            fix="shorten its labels, and those of its events",
+        )  # fmt: skip
     above = file.path.rpartition(f"/{folder}/")[0].rpartition("/")[2]
     session = above.removeprefix("ses-") if above.startswith("ses-") else None
     if entities.get("sub") != label or entities.get("ses") != session:
@@ -68,7 +77,10 @@ def events_error(label: str, scan: str, task: str) -> InputError:
 def names_pictures(scans: Scans, label: str, events: str) -> str:
     """Say by the header of the events whether the pictures are known: yes or no."""
     try:
-        with Path(scans.bids_dir, events).open("rb") as file:
+        path = Path(scans.bids_dir, events)
+        if path.exists() and not path.is_file():
+            raise OSError(errno.EINVAL, "no file, but a folder, pipe or device")
+        with path.open("rb") as file:
             header = file.readline(65536).decode("utf-8-sig", errors="replace").split("\t")
     except OSError as error:
         raise InputError(

@@ -126,7 +126,14 @@ def path_checker(folder: Path | None) -> Callable[[str, str], None]:
         return known[real]
 
     def check(file: str, where: str) -> None:
-        if not stays(Path(file)):
+        try:
+            inside = stays(Path(file))
+        except (OSError, RuntimeError, ValueError) as error:  # a name too long, a link to itself
+            raise InputError(
+                "the path of a stimulus cannot be used", where=where, found=f"{file[:200]}: {error}"[:400],
+                expected="a path below stimuli/", fix="rename the picture, or put it in place",
+            ) from None  # fmt: skip
+        if not inside:
             raise InputError(
                 "the path of a stimulus leads out of the dataset",
                 where=where,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,12 @@ from afterimage.config.schema import NAMED_ENTRIES, Config
 from afterimage.errors import ConfigError
 from afterimage.io.tables import read_text
 from afterimage.resources import resource_root
+
+#: Values of one configuration file, each alias counted as what it stands for: a dozen lines of
+#: aliases of aliases can stand for more than any memory holds.
+MAX_VALUES = 100_000
+#: Letters of a file, and brackets left open at once, which the reader takes quadratic time for.
+MAX_LETTERS, MAX_OPEN = 2**17, 60
 
 
 def load_config(files: Sequence[Path] = (), values: Mapping[str, Any] | None = None) -> Config:
@@ -54,7 +61,15 @@ def read_yaml(file: Path) -> dict[str, Any]:
             fix=f"check the path after --config; presets are {', '.join(names)} (presets/<name>)",
         )  # fmt: skip
     try:
-        value = yaml.safe_load(read_text(file))
+        value = _parse(read_text(file))
+    except (RecursionError, ValueError) as error:
+        # A date that is none, a number of too many digits.
+        deep = isinstance(error, RecursionError)
+        raise ConfigError(
+            "a configuration file cannot be read", where=str(file),
+            found="values nested too deeply" if deep else str(error)[:200],
+            expected="sections with plain values", fix="see 'afterimage config template'",
+        ) from None  # fmt: skip
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         raise ConfigError(
@@ -65,12 +80,48 @@ def read_yaml(file: Path) -> dict[str, Any]:
         ) from None
     if value is None:
         return {}
+    if isinstance(value, dict) and (odd := [key for key in value if not isinstance(key, str)]):
+        raise ConfigError(
+            "a configuration file has a section whose name is no text", where=str(file),
+            found=repr(odd[0])[:200], expected="names of sections, such as train_decoder",
+            fix="see 'afterimage config template'",
+        )  # fmt: skip
     if not isinstance(value, dict):
         raise ConfigError(
             "a configuration file holds no sections", where=str(file),
             found=type(value).__name__, expected="a mapping such as 'train_decoder: ...'",
+            fix="see 'afterimage config template'",
         )  # fmt: skip
     return value
+
+
+def _parse(text: str) -> Any:
+    """Read YAML by the safe loader, once it is known how much it stands for."""
+    opened = itertools.accumulate((c in "[{") - (c in "]}") for c in text)
+    if len(text) > MAX_LETTERS or max(opened, default=0) > MAX_OPEN:
+        raise ValueError(
+            f"{len(text)} letters, at most {MAX_LETTERS} and {MAX_OPEN} open brackets are allowed"
+        )
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if (n_values := _count(node, {})) > MAX_VALUES:
+            raise ValueError(f"{n_values} values, at most {MAX_VALUES} are allowed")
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _count(node: yaml.Node, known: dict[int, int]) -> int:
+    """Return how many values a node stands for; of one that holds itself, more than allowed."""
+    if id(node) not in known:
+        known[id(node)] = MAX_VALUES + 1  # until it is known: met again meanwhile, it holds itself
+        inner = node.value if isinstance(node, yaml.CollectionNode) else []
+        parts = [part for one in inner for part in (one if isinstance(one, tuple) else (one,))]
+        known[id(node)] = 1 + sum(_count(part, known) for part in parts)
+    return known[id(node)]
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

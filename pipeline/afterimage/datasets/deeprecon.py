@@ -125,4 +125,10 @@ def _name(row: Row, session: str) -> str:
     if session.startswith("perceptionNatural"):
         return image_name(row["stimulus_id"])
     family = "letter" if session.startswith("perceptionLetter") else "artificial"
-    return f"{family}{round(float(row['stimulus_id'])):02d}"
+    try:
+        return f"{family}{round(float(row['stimulus_id'])):02d}"
+    except (ValueError, OverflowError):
+        raise InputError(
+            "an event has an unknown stimulus", where=f"onset {row['onset']}",
+            found=row["stimulus_id"], expected="a number", fix="download the events table again",
+        ) from None  # fmt: skip

@@ -36,8 +36,9 @@ from afterimage.datasets.volumes import (
     voxel_positions,
 )
 from afterimage.errors import ConfigError, InputError
+from afterimage.io.arrays import open_hdf5
 from afterimage.io.atomic import atomic_path
-from afterimage.io.tables import Row, read_json, read_text, read_tsv
+from afterimage.io.tables import Row, read_json, read_text, read_tsv, whole_number
 
 SUBJECTS = ("01", "03", "05", "06", "07")
 _GLM = "derivatives/glmsingle-tedana/sub-{}"
@@ -277,7 +278,7 @@ def read_trials(betas: Path, table: Path, shape: tuple[int, ...]) -> list[Row]:
         )  # fmt: skip
     if "beta_index" not in rows[0]:
         return rows
-    indices = [int(float(row["beta_index"])) for row in rows]
+    indices = [whole_number(row, "beta_index", str(table)) for row in rows]
     if sorted(indices) != list(range(n_volumes)):
         raise InputError(
             "the index of the betas does not count from 0", where=f"{table}, beta_index",
@@ -334,11 +335,9 @@ def _installed_splits() -> Path | None:
 
 def extract_pictures(archive: Path, table: Path, folder: Path, names: Sequence[str]) -> None:
     """Write pictures of the HDF5 archive (encoded bytes, in the order of the table) as files."""
-    import h5py
-
     rows = list(csv.DictReader(io.StringIO(read_text(table))))
     place = {row["image_name"]: index for index, row in enumerate(rows) if "image_name" in row}
-    with h5py.File(archive, "r") as file:
+    with open_hdf5(archive) as file:
         images = file["images"]
         if len(images) != len(rows):
             raise InputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from afterimage.datasets.mat_files import read_mat
 from afterimage.datasets.registry import require_file
 from afterimage.errors import InputError
-from afterimage.io.tables import read_tsv
+from afterimage.io.tables import read_text, read_tsv, whole_number
 
 #: Sessions released of each subject.
 SESSIONS = dict(
@@ -47,21 +49,13 @@ def read_design(source: Path) -> Design:
     InputError
         If it is missing, lacks a variable, or its ids are not 1-based.
     """
-    from scipy.io import loadmat
-
     path = require_file(source / DESIGN, "the experimental design", Path(DESIGN).name)
     names = ("masterordering", "subjectim", "sharedix", "stimpattern")
-    try:
-        found = loadmat(path, variable_names=names)
-    except (ValueError, NotImplementedError, OSError) as error:
-        raise InputError(
-            "the experimental design cannot be read", where=str(path), found=str(error)[:200],
-            expected="a MAT file, version 5", fix="download it again",
-        ) from None  # fmt: skip
+    found = read_mat(path, names)
     if absent := [name for name in names[:2] if name not in found]:
         raise InputError(
             "the experimental design lacks a variable", where=str(path),
-            found=", ".join(name for name in found if not name.startswith("__")),
+            found=", ".join(found) or "none of those that are read",
             expected=", ".join(absent), fix="download it again",
         )  # fmt: skip
     ordering = np.asarray(found["masterordering"]).ravel().astype(np.int64)
@@ -158,9 +152,9 @@ def _behaviour(source: Path, subject: str, notes: list[str]) -> dict[int, list[d
         return {}
     sessions: dict[int, list[dict[str, str]]] = {}
     for row in read_tsv(path, required=("SESSION", "RUN", "73KID")):
-        sessions.setdefault(int(float(row["SESSION"])), []).append(row)
+        sessions.setdefault(whole_number(row, "SESSION", str(path)), []).append(row)
     return {
-        number: [{**row, "RUN": str(int(float(row["RUN"])))} for row in rows]
+        number: [{**row, "RUN": str(whole_number(row, "RUN", str(path)))} for row in rows]
         for number, rows in sessions.items()
         if len(rows) == TRIALS_A_SESSION
     }
@@ -169,7 +163,9 @@ def _behaviour(source: Path, subject: str, notes: list[str]) -> dict[int, list[d
 def _check_behaviour(
     subject: str, session: int, rows: list[dict[str, str]], ids: np.ndarray
 ) -> None:
-    shown = np.array([int(float(row["73KID"])) for row in rows])
+    shown = np.array(
+        [whole_number(row, "73KID", f"responses.tsv of subj{subject}") for row in rows]
+    )
     if (shown == ids).all():
         return
     shift = np.unique(ids - shown)
@@ -188,8 +184,7 @@ def coco_ids(source: Path) -> dict[int, str]:
     path = source / _INFO
     if not path.is_file():
         return {}
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(file)
-        if not {"nsdId", "cocoId"} <= set(rows.fieldnames or ()):
-            return {}
-        return {int(row["nsdId"]): row["cocoId"] for row in rows}
+    rows = csv.DictReader(io.StringIO(read_text(path), newline=""))
+    if not {"nsdId", "cocoId"} <= set(rows.fieldnames or ()):
+        return {}
+    return {whole_number(row, "nsdId", str(path)): row["cocoId"] for row in rows}

@@ -10,6 +10,7 @@ import numpy as np
 from afterimage.datasets.nsd_design import TRIALS_A_SESSION, stimulus_id
 from afterimage.datasets.volumes import count_volumes, read_volumes
 from afterimage.errors import InputError
+from afterimage.io.arrays import open_hdf5
 from afterimage.io.images import write_png
 
 #: Published integers are percent signal change times this.
@@ -56,17 +57,8 @@ def _check_betas(path: Path, n_trials: int, dtype: np.dtype) -> None:
 
 def _read_hdf5(path: Path, mask: np.ndarray) -> np.ndarray:
     """Read slab after slab of slices: the chunks on disk go along the trials."""
-    import h5py
-
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise InputError(
-            "a file of betas cannot be read", where=str(path), found=str(error)[:200],
-            expected="a whole HDF5 file", fix="download it again",
-        ) from None  # fmt: skip
-    with file:
-        if "betas" not in file:
+    with open_hdf5(path) as file:
+        if not hasattr(file.get("betas"), "shape"):
             raise InputError(
                 "a file of betas has no betas", where=str(path), found=", ".join(file) or "nothing",
                 expected="a dataset named betas", fix="download it again",
@@ -104,10 +96,8 @@ def _box(inside: np.ndarray) -> list[tuple[int, int]]:
 
 def write_pictures(path: Path, folder: Path, numbers: Sequence[int]) -> None:
     """Write images of ``nsd_stimuli.hdf5`` as PNG, one at a time; those that exist are kept."""
-    import h5py
-
-    with h5py.File(path, "r") as file:
-        if "imgBrick" not in file:
+    with open_hdf5(path) as file:
+        if not hasattr(file.get("imgBrick"), "shape"):
             raise InputError(
                 "the file of pictures has no pictures", where=str(path), found=", ".join(file),
                 expected="a dataset named imgBrick", fix="download it again",

@@ -34,7 +34,7 @@ from afterimage.datasets.registry import (
 )
 from afterimage.datasets.things_tables import ResponseTable, read_rows, unit_rows
 from afterimage.errors import InputError
-from afterimage.io.tables import Row
+from afterimage.io.tables import Row, whole_number
 
 SUBJECTS = ("01", "02", "03")
 N_SESSIONS = 12
@@ -122,7 +122,8 @@ class ThingsFmri:
         voxels = read_rows(voxel_table, required=("voxel_id",))
         keep = [index for index, row in enumerate(trials) if row["split"] != "n/a"]
         with ResponseTable(responses, n_trials=len(trials)) as table:
-            table.check_voxels([int(float(row["voxel_id"])) for row in voxels], voxel_table)
+            ids = [whole_number(row, "voxel_id", str(voxel_table)) for row in voxels]
+            table.check_voxels(ids, voxel_table)
             units = unit_rows(voxels, self._settings.roi, responses.parent, subject, notes)
             rows = np.array([unit.pop("row") for unit in units])
             step = max(1, _BYTES // (8 * len(trials)))

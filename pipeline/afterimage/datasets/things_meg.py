@@ -44,7 +44,7 @@ from afterimage.datasets.registry import (
 from afterimage.datasets.things_meg_runs import find_runs, link_run, read_triggers, stem_of
 from afterimage.datasets.things_tables import read_rows
 from afterimage.errors import InputError
-from afterimage.io.tables import write_tsv
+from afterimage.io.tables import whole_number, write_tsv
 
 SUBJECTS = ("BIGMEG1", "BIGMEG2", "BIGMEG3", "BIGMEG4")
 N_SESSIONS = 12
@@ -168,7 +168,7 @@ class ThingsMeg:
         )
         trials = [
             _Trial(
-                int(float(row["session_nr"])), int(float(row["run_nr"])), image,
+                whole_number(row, "session_nr", where), whole_number(row, "run_nr", where), image,
                 _whole(row["things_image_nr"]), split,
             )
             for row, image, split in zip(rows, images, splits, strict=True)
@@ -287,7 +287,9 @@ class ThingsMeg:
                 "left out"
             )
             return None
-        samples = np.array([int(float(row["sample"])) for row in published])
+        samples = np.array(
+            [whole_number(row, "sample", f"{stem}_events.tsv") for row in published]
+        )
         onsets = samples
         if len(triggers) != len(samples):
             notes.append(

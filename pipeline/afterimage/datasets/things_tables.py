@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 from collections.abc import Sequence
@@ -13,10 +14,12 @@ import numpy as np
 
 from afterimage.datasets.volumes import read_volume
 from afterimage.errors import InputError
-from afterimage.io.tables import read_text
+from afterimage.io.arrays import open_hdf5, reading_hdf5
+from afterimage.io.tables import read_text, whole_number
 
 #: Columns of the table of voxels that are no region of interest.
 _NO_ROI = ("voxel_", "nc_", "prf-", "splithalf_", "subject_id", "Unnamed", "glasser-")
+_INSIDE = ("1", "1.0", "True")
 _KEPT = ("nc_singletrial", "nc_testset")
 
 
@@ -36,43 +39,41 @@ class ResponseTable:
     """
 
     def __init__(self, path: Path, n_trials: int) -> None:
-        import h5py
-
         self._path = path
-        try:
-            self._file = h5py.File(path, "r")
-        except OSError as error:
-            raise InputError(
-                "a table of responses cannot be read", where=str(path), found=str(error)[:200],
-                expected="a whole HDF5 file", fix="download it again",
-            ) from None  # fmt: skip
-        group = next((item for item in self._file.values() if "block0_values" in item), None)
+        self._ids: np.ndarray | None = None
+        with contextlib.ExitStack() as stack:
+            self._file = stack.enter_context(open_hdf5(path))
+            self._values = self._find_values()
+            found = self._values.shape[1] if self._values.ndim == 2 else -1
+            if found != n_trials:
+                raise InputError(
+                    "responses and stimuli differ in number", where=str(path),
+                    found=f"{found} columns of responses, {n_trials} rows of stimuli",
+                    expected="one column a row of the table of stimuli",
+                    fix="take both tables of the same subject and release",
+                )  # fmt: skip
+            self._stack = stack.pop_all()
+
+    def _find_values(self) -> Any:
+        """Return the block of the responses; note the ids of voxels where another block has them."""
+        groups = [item for item in self._file.values() if hasattr(item, "keys")]
+        group = next((item for item in groups if "block0_values" in item), None)
         if group is None:
-            self._file.close()
             raise InputError(
-                "a table of responses has another form than published", where=str(path),
-                found=", ".join(self._file.keys()) if self._file else "no fixed-format table",
+                "a table of responses has another form than published", where=str(self._path),
+                found=", ".join(self._file.keys()) or "no fixed-format table",
                 expected="a pandas table in the fixed format (block0_values, ...)",
                 fix="take the file as it was published",
             )  # fmt: skip
-        self._ids: np.ndarray | None = None
-        self._values = group["block0_values"]
+        values = group["block0_values"]
         for name in sorted(key for key in group if key.endswith("_values")):
             items = group[name.replace("_values", "_items")]
             if items.dtype.kind == "S" and b"voxel_id" in items[()].tolist():
                 column = items[()].tolist().index(b"voxel_id")
                 self._ids = group[name][:, column]
             else:
-                self._values = group[name]
-        found = self._values.shape[1]
-        if found != n_trials:
-            self._file.close()
-            raise InputError(
-                "responses and stimuli differ in number", where=str(path),
-                found=f"{found} columns of responses, {n_trials} rows of stimuli",
-                expected="one column a row of the table of stimuli",
-                fix="take both tables of the same subject and release",
-            )  # fmt: skip
+                values = group[name]
+        return values
 
     def __enter__(self) -> ResponseTable:
         return self
@@ -81,13 +82,14 @@ class ResponseTable:
         self, kind: type[BaseException] | None, error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:  # fmt: skip
-        self._file.close()
+        self._stack.close()
 
     def check_voxels(self, ids: Sequence[int], table: Path) -> None:
         """Raise an error unless rows of the responses are the rows of the table of voxels."""
-        same = len(ids) == self._values.shape[0] and (
-            self._ids is None or np.array_equal(self._ids, ids)
-        )
+        with reading_hdf5(self._path):
+            same = len(ids) == self._values.shape[0] and (
+                self._ids is None or np.array_equal(self._ids, ids)
+            )
         if not same:
             raise InputError(
                 "responses and voxels do not belong together", where=f"{self._path} and {table}",
@@ -99,9 +101,10 @@ class ResponseTable:
     def read(self, rows: np.ndarray) -> np.ndarray:
         """Return the responses of some voxels (ascending rows); (n, n_trials), float32."""
         first, last = int(rows[0]), int(rows[-1])
-        if last - first < 4 * len(rows):  # one stretch is quicker than many rows
-            return self._values[first : last + 1][rows - first].astype(np.float32)
-        return self._values[rows].astype(np.float32)
+        with reading_hdf5(self._path):
+            if last - first < 4 * len(rows):  # one stretch is quicker than many rows
+                return self._values[first : last + 1][rows - first].astype(np.float32)
+            return self._values[rows].astype(np.float32)
 
 
 def read_rows(path: Path, required: Sequence[str]) -> list[dict[str, str]]:
@@ -109,13 +112,27 @@ def read_rows(path: Path, required: Sequence[str]) -> list[dict[str, str]]:
     text = read_text(path)
     head = text.split("\n", 1)[0]
     delimiter = "\t" if head.count("\t") >= head.count(",") else ","
-    reader = csv.DictReader(io.StringIO(text), delimiter=delimiter)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        rows = [dict(row) for row in reader]
+    except csv.Error as error:
+        raise InputError(
+            "a table cannot be read", where=f"{path}, line {reader.line_num}", found=str(error),
+            expected="cells separated by commas or tabs", fix="download the table again",
+        ) from None  # fmt: skip
     if absent := [name for name in required if name not in (reader.fieldnames or ())]:
         raise InputError(
             "a table lacks a column", where=f"{path}, line 1", found=head[:120],
             expected=", ".join(absent), fix="download the table again",
         )  # fmt: skip
-    return [dict(row) for row in reader]
+    for number, row in enumerate(rows, start=2):
+        if None in row or None in row.values():
+            raise InputError(
+                "a row of a table has the wrong number of cells", where=f"{path}, row {number}",
+                found=f"{sum(cell is not None for cell in row.values())} cells",
+                expected=f"{len(reader.fieldnames or ())} cells", fix="download the table again",
+            )  # fmt: skip
+    return rows
 
 
 def unit_rows(
@@ -148,11 +165,13 @@ def unit_rows(
             "the dataset has no such region", where=f"sub-{subject}", found=", ".join(unknown),
             expected=", ".join(regions), fix="check the option roi",
         )  # fmt: skip
+    if "voxel_x" in voxels[0]:
+        _check_places(voxels, subject)
     wanted = set(names or regions)
     affine = _affine(folder, voxels, subject, notes)
     units = []
     for index, voxel in enumerate(voxels):
-        inside = [name for name in regions if float(voxel[name] or 0) > 0]
+        inside = [name for name in regions if voxel[name] in _INSIDE]
         if "all" not in wanted and not wanted & set(inside):
             continue
         unit: dict[str, Any] = {
@@ -169,9 +188,16 @@ def unit_rows(
     return units
 
 
+def _check_places(voxels: Sequence[dict[str, str]], subject: str) -> None:
+    """Raise an error unless every voxel has three indices."""
+    for number, row in enumerate(voxels, start=2):
+        for axis in "xyz":
+            whole_number(row, f"voxel_{axis}", f"sub-{subject}, table of voxels, row {number}")
+
+
 def _is_mask(voxels: Sequence[dict[str, str]], name: str) -> bool:
     """Tell whether a column holds 0 and 1 only, as regions of interest do."""
-    return {row[name] for row in voxels} <= {"0", "1", "0.0", "1.0", "True", "False", ""}
+    return {row[name] for row in voxels} <= {*_INSIDE, "0", "0.0", "False", ""}
 
 
 def _affine(

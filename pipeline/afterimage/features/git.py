@@ -54,7 +54,7 @@ class Git:
         self._model = load_git(folder).to(device)
         try:
             self._processor = AutoImageProcessor.from_pretrained(
-                folder, local_files_only=True, backend="pil"
+                folder, local_files_only=True, trust_remote_code=False, backend="pil"
             )
         except (OSError, ValueError) as error:
             raise ConfigError(

@@ -65,13 +65,17 @@ class Text:
 
         folder = model_folder(settings.path)
         try:
-            kind = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
+            kind = AutoConfig.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            ).model_type
             if kind not in ("clip", "clip_text_model"):
                 raise ValueError(f"a model of the kind {kind}")
             model = CLIPTextModelWithProjection.from_pretrained(
                 folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
             )
-            self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            self._tokenizer = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise ConfigError(
                 "a text encoder cannot be loaded",
@@ -79,7 +83,8 @@ class Text:
                 found=str(error).splitlines()[0],
                 expected="config.json, model.safetensors and the tokenizer of a CLIP model",
                 fix="copy the folder again, or save model and tokenizer with "
-                "save_pretrained(folder); weights in pickle form (.bin) are not read",
+                "save_pretrained(folder); weights in pickle form (.bin) are not read (docs/safety.md: how to "
+                "convert them)",
             ) from None
         self._model = model.eval().requires_grad_(False).to(device)
         self._settings, self._device = settings, device

@@ -105,7 +105,9 @@ class Vision:
 
         folder = model_folder(settings.path)
         try:
-            kind = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
+            kind = AutoConfig.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            ).model_type
             # folders of both towers: the one for images is taken out
             loader = AutoModel
             if kind.startswith("clip"):
@@ -115,10 +117,11 @@ class Vision:
             elif kind.startswith("siglip2"):
                 raise ValueError("SigLIP 2 with pictures of any shape (NaFlex): no fixed tokens")
             model = loader.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
-            )
+                folder, local_files_only=True, trust_remote_code=False, use_safetensors=True,
+                dtype=torch.float32,
+            )  # fmt: skip
             self._processor = AutoImageProcessor.from_pretrained(
-                folder, local_files_only=True, backend="pil"
+                folder, local_files_only=True, trust_remote_code=False, backend="pil"
             )
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise ConfigError(
@@ -128,7 +131,8 @@ class Vision:
                 expected="config.json, model.safetensors and preprocessor_config.json of a model "
                 "for pictures of one size",
                 fix="copy the folder again, or save the model and its processor with "
-                "save_pretrained(folder); weights in pickle form (.bin) are not read",
+                "save_pretrained(folder); weights in pickle form (.bin) are not read (docs/safety.md: how to "
+                "convert them)",
             ) from None
         # Models with a class token name it among their weights.
         self._has_class_token = any(

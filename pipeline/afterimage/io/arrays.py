@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from afterimage.errors import InputError
+from afterimage.errors import AfterimageError, InputError, disk_full
 from afterimage.io.atomic import atomic_path, require_space
 
 if TYPE_CHECKING:
@@ -36,12 +36,14 @@ def open_npy(path: Path) -> np.ndarray:
         )  # fmt: skip
     try:
         array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+    except Exception as error:  # noqa: BLE001  the header is read as Python, a zip as an archive
         objects = any(word in str(error) for word in ("Object arrays", "pickle", "Python objects"))
         raise InputError(
             "a responses file holds pickled objects" if objects else "an array cannot be read",
             where=str(path),
-            found="an object array (reading it could run code)" if objects else str(error),
+            found="an object array (reading it could run code)"
+            if objects
+            else str(error)[:300] or type(error).__name__,
             expected="a plain numeric array, for example float32",
             fix="save it again with numpy.save(path, array.astype('float32'))",
         ) from None
@@ -54,6 +56,32 @@ def open_npy(path: Path) -> np.ndarray:
             fix="save it again with numpy.save(path, array.astype('float32'))",
         )
     return array
+
+
+@contextmanager
+def open_hdf5(path: Path) -> Iterator[Any]:
+    """Open a published HDF5 file for reading; what is damaged in it ends in one clear error."""
+    import h5py
+
+    with reading_hdf5(path), h5py.File(path, "r") as file:
+        yield file
+
+
+@contextmanager
+def reading_hdf5(path: Path) -> Iterator[None]:
+    """Turn what HDF5 raises on a damaged published file, of every kind, into one error of ours."""
+    try:
+        yield
+    except (AfterimageError, MemoryError):
+        raise
+    except Exception as error:
+        if disk_full(error):
+            raise
+        raise InputError(
+            "an HDF5 file cannot be read", where=str(path),
+            found=" ".join(str(error).split())[:300] or type(error).__name__,
+            expected="a whole file, as it was published", fix="download it again",
+        ) from error  # fmt: skip
 
 
 def write_dataset(path: Path, dataset: xarray.Dataset) -> None:
@@ -75,11 +103,27 @@ def open_dataset(path: Path, group: str | None = None) -> xarray.Dataset:
 
     try:
         return xarray.open_dataset(path, engine="h5netcdf", group=group)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            "an intermediate file cannot be read", where=str(path), found=str(error),
-            expected="a netCDF file written by afterimage", fix="delete it and run again",
-        ) from None  # fmt: skip
+    except Exception as error:  # noqa: BLE001
+        raise _unreadable(path, error) from None
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[None]:
+    """Turn what HDF5 raises on a damaged file, of every kind, into one error of ours."""
+    try:
+        yield
+    except (AfterimageError, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    return InputError(
+        "an intermediate file cannot be read", where=str(path),
+        found=" ".join(str(error).split())[:300] or type(error).__name__,
+        expected="a netCDF file written by afterimage", fix="delete it and run again",
+    )  # fmt: skip
 
 
 def read_variables(path: Path, prefix: str) -> dict[str, tuple[str, np.ndarray]]:
@@ -193,13 +237,21 @@ def open_blocks(path: Path, group: str = "") -> Iterator[dict[str, BlockColumns]
     """Open the blocks of a file of `BlockWriter` to read them by columns."""
     import h5netcdf
 
-    with h5netcdf.File(path, "r") as file:
+    file = None
+    try:
+        file = h5netcdf.File(path, "r")
         home = file[group] if group else file
-        yield {
+        blocks = {
             str(name): BlockColumns(variable)
             for name, variable in home.variables.items()
             if name != "stimulus"
         }
+    except Exception as error:  # noqa: BLE001
+        if file is not None:
+            file.close()
+        raise _unreadable(path, error) from None
+    with file:
+        yield blocks
 
 
 class BlockColumns:
@@ -224,7 +276,7 @@ def read_blocks(
     stimuli : array of str, shape (n_stimuli,)
     blocks : dict of array, each (n_stimuli, n_features), float32 (or the stored dtype)
     """
-    with open_dataset(path, group or None) as dataset:
+    with open_dataset(path, group or None) as dataset, whole(path):
         wanted = list(dataset.data_vars) if names is None else list(names)
         blocks = {str(name): np.asarray(dataset[name].values) for name in wanted}
         return np.asarray(dataset["stimulus"].values).astype(str), blocks
@@ -246,7 +298,7 @@ def block_means(path: Path) -> dict[str, np.ndarray]:
 
 def block_shapes(path: Path, group: str = "") -> dict[str, tuple[int, ...]]:
     """Return the shape of one row of every block in a file of `BlockWriter`."""
-    with open_dataset(path, group or None) as dataset:
+    with open_dataset(path, group or None) as dataset, whole(path):
         return {
             str(name): tuple(int(size) for size in np.atleast_1d(variable.attrs["shape"]))
             for name, variable in dataset.data_vars.items()
@@ -257,5 +309,5 @@ def groups_of(path: Path) -> list[str]:
     """Return the names of the groups of a netCDF file, in their order of creation."""
     import h5netcdf
 
-    with h5netcdf.File(path, "r") as file:
+    with whole(path), h5netcdf.File(path, "r") as file:
         return list(file.groups)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 #: A picture of more pixels than this is refused before it is decoded (decompression bombs).
 MAX_PIXELS = 50_000_000
+#: Formats that are read. Pillow knows more, of which one (EPS) starts another program.
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -35,7 +38,7 @@ def read_image(path: Path) -> np.ndarray:
     InputError
         If the file is missing, truncated, not a picture, or larger than `MAX_PIXELS`.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     if not path.is_file():
         raise InputError(
@@ -46,28 +49,33 @@ def read_image(path: Path) -> np.ndarray:
             fix="put the file there, or remove its trials",
         )
     try:
-        with Image.open(path) as picture:
+        with warnings.catch_warnings(), Image.open(path, formats=FORMATS) as picture:
             if picture.width * picture.height > MAX_PIXELS:
-                raise InputError(
-                    "a picture is too large",
-                    where=str(path),
-                    found=f"{picture.width} x {picture.height} pixels",
-                    expected=f"at most {MAX_PIXELS} pixels",
-                    fix="resize the stimuli first",
-                )
+                raise _too_large(path, f"{picture.width} x {picture.height} pixels")
             if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
                 black = Image.new("RGBA", picture.size, (0, 0, 0, 255))
                 laid = Image.alpha_composite(black, picture.convert("RGBA"))
                 return np.asarray(laid.convert("RGB"))
             return np.asarray(picture.convert("RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except InputError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise _too_large(path, str(error)) from None
+    except Exception as error:  # noqa: BLE001  decoders raise of every kind on damaged files
         raise InputError(
             "a picture cannot be read",
             where=str(path),
-            found=str(error),
+            found=str(error)[:300] or type(error).__name__,
             expected="a whole PNG or JPEG file",
             fix="copy the file again from its source; it may be truncated",
         ) from None
+
+
+def _too_large(path: Path, found: str) -> InputError:
+    return InputError(
+        "a picture is too large", where=str(path), found=found,
+        expected=f"at most {MAX_PIXELS} pixels", fix="resize the stimuli first",
+    )  # fmt: skip
 
 
 def write_png(path: Path, image: np.ndarray) -> None:

@@ -14,6 +14,7 @@ import math
 import pickle
 import struct
 from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, NamedTuple
 
@@ -25,11 +26,9 @@ from afterimage.errors import InputError
 MAPPED_BYTES = 2**16
 #: What may be held in memory of a pickle whose arrays cannot be mapped.
 MEMORY_BYTES = 2 * 2**30
-#: What a damaged or foreign pickle makes the standard unpickler raise.
-_BROKEN = (
-    ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError,
-    NotImplementedError, RecursionError, TypeError, ValueError, pickle.PickleError, struct.error,
-)  # fmt: skip
+#: Parts of one key of a dict, or member of a set, tuples in tuples counted each time: their hash is
+#: taken part by part, by code that neither ends early nor survives deep nesting.
+MAX_KEY_PARTS = 1000
 
 
 class _FileBytes(NamedTuple):
@@ -137,6 +136,32 @@ def _encode(text: str, encoding: str = "") -> bytes:
     return text.encode("latin-1")
 
 
+def _check_keys(keys: Iterable[Any]) -> None:
+    """Refuse keys that cannot be hashed in little time and depth."""
+    for key in keys:
+        waiting, n_parts = [key], 0
+        while waiting:
+            part = waiting.pop()
+            n_parts += 1
+            if isinstance(part, tuple | frozenset):
+                waiting += part
+            if n_parts + len(waiting) > MAX_KEY_PARTS:
+                raise pickle.UnpicklingError("a key of too many parts")
+
+
+def _members(kind: type) -> Callable[..., Any]:
+    """Return a builder of sets or of ordered dicts, from members or pairs."""
+
+    def build(members: Any = ()) -> Any:
+        if not isinstance(members, list | tuple | set | frozenset):
+            raise pickle.UnpicklingError("members that are no list")
+        is_dict = kind is OrderedDict
+        _check_keys([key for key, _ in members] if is_dict else members)
+        return kind(members)
+
+    return build
+
+
 def _bytearray(content: bytes = b"") -> bytearray:
     if not isinstance(content, bytes):
         raise pickle.UnpicklingError("a bytearray that is not made of bytes")
@@ -154,9 +179,9 @@ def _known_names() -> dict[tuple[str, str], Any]:
     for module in ("builtins", "__builtin__"):
         known |= {
             (module, "bytearray"): _bytearray, (module, "complex"): complex,
-            (module, "set"): set, (module, "frozenset"): frozenset,
+            (module, "set"): _members(set), (module, "frozenset"): _members(frozenset),
         }  # fmt: skip
-    known["collections", "OrderedDict"] = OrderedDict
+    known["collections", "OrderedDict"] = _members(OrderedDict)
     return known
 
 
@@ -252,6 +277,26 @@ class _Unpickler(pickle._Unpickler):
             raise pickle.UnpicklingError("a state set on something that is no array")
         stack[-1].setstate(state)
 
+    def _setitem(self) -> None:
+        _check_keys(self.stack[-2:-1])  # type: ignore[attr-defined]
+        self.load_setitem()  # type: ignore[attr-defined]
+
+    def _setitems(self) -> None:
+        _check_keys(self.stack[::2])  # type: ignore[attr-defined]
+        self.load_setitems()  # type: ignore[attr-defined]
+
+    def _dict(self) -> None:
+        _check_keys(self.stack[::2])  # type: ignore[attr-defined]
+        self.load_dict()  # type: ignore[attr-defined]
+
+    def _additems(self) -> None:
+        _check_keys(self.stack)  # type: ignore[attr-defined]
+        self.load_additems()  # type: ignore[attr-defined]
+
+    def _frozenset(self) -> None:
+        _check_keys(self.stack)  # type: ignore[attr-defined]
+        self.load_frozenset()  # type: ignore[attr-defined]
+
     def _bytes(self, length: int) -> Any:
         # The standard picklers write long bytes outside of frames, straight behind their length.
         framed = self._unframer.current_frame  # type: ignore[attr-defined]
@@ -273,6 +318,11 @@ class _Unpickler(pickle._Unpickler):
         dispatch[_code[0]] = _refused
     dispatch[pickle.REDUCE[0]] = _reduce
     dispatch[pickle.BUILD[0]] = _build
+    dispatch[pickle.SETITEM[0]] = _setitem
+    dispatch[pickle.SETITEMS[0]] = _setitems
+    dispatch[pickle.DICT[0]] = _dict
+    dispatch[pickle.ADDITEMS[0]] = _additems
+    dispatch[pickle.FROZENSET[0]] = _frozenset
     dispatch[pickle.BINBYTES[0]] = _binbytes
     dispatch[pickle.BINBYTES8[0]] = _binbytes8
     dispatch[pickle.BYTEARRAY8[0]] = _binbytes8
@@ -349,7 +399,9 @@ def read_pickle(path: Path) -> Any:
             if is_npy and not _header(file).hasobject:
                 return np.load(path, mmap_mode="r", allow_pickle=False)
             value = _finished(_Unpickler(_File(file, path)).load(), {})
-    except _BROKEN as error:
+    except InputError:
+        raise
+    except Exception as error:  # noqa: BLE001  the standard unpickler raises of every kind
         raise InputError(
             "a file of arrays cannot be read", where=str(path),
             found=f"{type(error).__name__}: {error}"[:300],

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _BRAINVISION_BYTES = {"INT_16": 2, "UINT_16": 2, "INT_32": 4, "IEEE_FLOAT_32": 4}
 # Sampling rates of a header and a sidecar that differ by more than this share contradict each other.
 _RATE_TOLERANCE = 0.01
+#: Channels of one recording.
+MAX_CHANNELS = 10_000
 
 
 @dataclass
@@ -73,6 +75,11 @@ def open_recording(path: Path, sidecar: Mapping[str, Any], where: str) -> Record
             fix="add the file; fetch it if it is a link, for example with: datalad get",
         )  # fmt: skip
     if not path.is_dir():
+        if not path.is_file():
+            raise InputError(
+                "a recording is no file", where=where, found="a pipe or device",
+                expected="the recording", fix="put the file there",
+            )  # fmt: skip
         _check_size(path, where)
     place = mne_bids.get_bids_path_from_fname(path, check=False, verbose="error")
     # Recordings with internal active shielding are read as they are; SSS may follow.
@@ -167,6 +174,12 @@ def _check_brainvision(path: Path, where: str) -> None:
     )
     for key, name in named.items():
         named[key] = name = name.replace("$b", path.stem)
+        if not name or re.search(r"[/\\\0]|^\.\.?$", name):
+            raise InputError(
+                "a file of a recording lies elsewhere", where=where,
+                found=f"{key}={name[:200]} in the header", expected="the name of a file beside it",
+                fix=f"put the file beside the header, and correct {key}",
+            )  # fmt: skip
         if not (path.parent / name).is_file():
             raise InputError(
                 "a file of a recording is missing", where=where,
@@ -183,7 +196,14 @@ def _check_brainvision(path: Path, where: str) -> None:
         )  # fmt: skip
     form = re.search(r"^BinaryFormat=\s*(\w+)", text, flags=re.M)
     n_channels = re.match(r"\d+", values["NumberOfChannels"])
-    if form and n_channels and int(n_channels[0]) and form[1] in _BRAINVISION_BYTES:
+    # The reader makes room for all channels before it looks at the samples.
+    if not n_channels or not 1 <= int(n_channels[0][:9]) <= MAX_CHANNELS:
+        raise InputError(
+            "the number of channels of a recording is not possible", where=where,
+            found=f"NumberOfChannels={values['NumberOfChannels'][:50]}",
+            expected=f"1 to {MAX_CHANNELS}", fix="copy the .vhdr file again from its source",
+        )  # fmt: skip
+    if form and form[1] in _BRAINVISION_BYTES:
         one = int(n_channels[0]) * _BRAINVISION_BYTES[form[1]]
         if size % one:
             raise _truncated(
@@ -221,6 +241,8 @@ def _edf_bytes(path: Path) -> int | None:
         try:
             n_header, n_records = int(head[184:192]), int(head[236:244])
             n_signals = int(head[252:256])
+            if not 1 <= n_signals <= MAX_CHANNELS:
+                return None  # the reader says what is wrong
             file.seek(256 + n_signals * 216)
             counts = [int(file.read(8)) for _ in range(n_signals)]
         except ValueError:

@@ -209,10 +209,11 @@ def open_series(path: Path) -> Series:
     try:
         file = h5netcdf.File(path, "r")
         return Series(file)
-    except (OSError, KeyError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001
         if file is not None:
             file.close()
         raise InputError(
-            "a series cannot be read", where=str(path), found=str(error).splitlines()[0][:200],
+            "a series cannot be read", where=str(path),
+            found=" ".join(str(error).split())[:200] or type(error).__name__,
             expected="a _series.nc file written by afterimage", fix="delete it and run again",
         ) from None  # fmt: skip

@@ -16,9 +16,19 @@ from afterimage.io.atomic import write_text
 
 Row = dict[str, str]
 
+#: A text file of more bytes, or a cell of more characters, is refused: one long cell in a column
+#: makes an array as wide for all its rows.
+MAX_TEXT_BYTES = 2**30
+MAX_CELL = 10_000
+# Strings of JSON that no file takes: NUL (as json.dumps writes it), and halves of pairs.
+_UNWRITABLE = re.compile(r"\\u0000|[\ud800-\udfff]")
+
 
 def read_text(path: Path) -> str:
-    """Read a UTF-8 text file; an error names the first offending byte."""
+    """Read a UTF-8 text file; an error names the first offending byte.
+
+    A file of more than `MAX_TEXT_BYTES`, or with a NUL, is refused.
+    """
     if not path.is_file():
         raise InputError(
             "a file is missing",
@@ -27,8 +37,13 @@ def read_text(path: Path) -> str:
             expected="a readable file",
             fix="put it there",
         )
+    if (size := path.stat().st_size) > MAX_TEXT_BYTES:
+        raise InputError(
+            "a text file is too large", where=str(path), found=f"{size} bytes",
+            expected=f"at most {MAX_TEXT_BYTES} bytes", fix="check that it is the right file",
+        )  # fmt: skip
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(
             "a text file is not UTF-8",
@@ -37,6 +52,13 @@ def read_text(path: Path) -> str:
             expected="UTF-8 text",
             fix="save the file as UTF-8 (in a spreadsheet: export as 'Unicode text, UTF-8')",
         ) from None
+    if "\0" in text:
+        raise InputError(
+            "a text file holds a NUL", where=f"{path}, line {text[: text.index(chr(0))].count(chr(10)) + 1}",
+            found="a character of code 0", expected="UTF-8 text",
+            fix="save the file as UTF-8; it is binary, damaged, or UTF-16",
+        )  # fmt: skip
+    return text
 
 
 def read_tsv(path: Path, required: Sequence[str] = ()) -> list[Row]:
@@ -100,8 +122,30 @@ def read_tsv(path: Path, required: Sequence[str] = ()) -> list[Row]:
                 expected=f"{len(header)} cells ({', '.join(header)})",
                 fix="separate cells by single tabs; write n/a for a missing value",
             )
+        if len(line) > MAX_CELL and (longest := max(map(len, cells))) > MAX_CELL:
+            raise InputError(
+                "a cell of a table is too long", where=f"{path}, line {number}",
+                found=f"{longest} characters", expected=f"at most {MAX_CELL}",
+                fix="shorten the cell; a quote or a tab may be missing",
+            )  # fmt: skip
         rows.append(dict(zip(header, map(str.strip, cells), strict=True)))
     return rows
+
+
+def whole_number(row: Mapping[str, str | None], column: str, where: str) -> int:
+    """Return the whole number in a cell, as ``3`` or ``3.0``; ``where`` names the table."""
+    text = row.get(column)
+    try:
+        value = float(text or "")
+        if not value.is_integer():
+            raise ValueError(text)
+    except (ValueError, OverflowError):
+        raise InputError(
+            "a cell of a table is no whole number", where=f"{where}, column {column}",
+            found="no such column" if text is None else text[:200] or "an empty cell",
+            expected="a whole number", fix="correct the cell, or copy the table again",
+        ) from None  # fmt: skip
+    return int(value)
 
 
 def format_cell(value: Any) -> str:
@@ -110,7 +154,9 @@ def format_cell(value: Any) -> str:
         return f"{value:.9g}" if math.isfinite(value) else "n/a"
     text = "" if value is None else str(value)
     if not text.isprintable():  # tables of units have a million cells, all of them printable
-        text = re.sub(r"[\t\r\n]", " ", text)
+        # Names of files may hold bytes that are no text.
+        text = text.encode("utf-8", "backslashreplace").decode()
+        text = re.sub(r"[\t\r\n\0]", " ", text)
     return text.strip() or "n/a"
 
 
@@ -124,7 +170,13 @@ def write_tsv(path: Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[s
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object, with a clear error where it is not one."""
     try:
-        value = json.loads(read_text(path))
+        text = read_text(path)
+        value = json.loads(text, parse_int=_whole_number)
+    except RecursionError:
+        raise InputError(
+            "a JSON file cannot be read", where=str(path), found="objects nested too deeply",
+            expected="a JSON object", fix="write the file again",
+        ) from None  # fmt: skip
     except json.JSONDecodeError as error:
         raise InputError(
             "a JSON file cannot be read",
@@ -138,4 +190,15 @@ def read_json(path: Path) -> dict[str, Any]:
             "a JSON file does not hold an object", where=str(path),
             found=type(value).__name__, expected="an object { ... }", fix="write the file again",
         )  # fmt: skip
+    if "\\u" in text and _UNWRITABLE.search(json.dumps(value, ensure_ascii=False)):
+        raise InputError(
+            "a JSON file holds a character that is none", where=str(path),
+            found="the code of NUL, or half of a pair (\\ud800 to \\udfff)",
+            expected="text that can be written again", fix="correct the strings with \\u in them",
+        )  # fmt: skip
     return value
+
+
+def _whole_number(text: str) -> int | float:
+    """Read a whole number of JSON; one that no array holds becomes a float, perhaps infinite."""
+    return int(text) if len(text) < 19 else float(text)

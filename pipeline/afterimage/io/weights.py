@@ -71,9 +71,10 @@ def load_weights(
 
     try:
         arrays = _map_file(path) if mapped else load_file(path)
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
+    except (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError,
+            RecursionError, OverflowError) as error:  # fmt: skip
         raise InputError(
-            "a weights file cannot be read", where=str(path), found=str(error),
+            "a weights file cannot be read", where=str(path), found=str(error)[:300],
             expected="a safetensors file", fix="delete it and run again",
         ) from None  # fmt: skip
     return arrays, read_json(path.with_suffix(".json"))
@@ -82,6 +83,8 @@ def load_weights(
 def _map_file(path: Path) -> dict[str, np.ndarray]:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
+        if 8 + length > path.stat().st_size:
+            raise ValueError(f"a header of {length} bytes in a file of {path.stat().st_size}")
         header = json.loads(file.read(length))
     data = np.memmap(path, np.uint8, "r", offset=8 + length)
     dtypes = {kind: dtype for dtype, kind in _KINDS.items()}

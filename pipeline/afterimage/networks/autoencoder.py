@@ -33,12 +33,13 @@ def load_autoencoder(folder: str | Path) -> Any:
 
     import diffusers
     import torch
+    from safetensors import SafetensorError
 
     home = Path(folder)
     home = home / "vae" if (home / "vae").is_dir() else home
     try:
         kind = json.loads((home / "config.json").read_text(encoding="utf-8"))["_class_name"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             "this folder holds no autoencoder",
             where=str(home / "config.json"),
@@ -57,13 +58,14 @@ def load_autoencoder(folder: str | Path) -> Any:
         vae = getattr(diffusers, kind).from_pretrained(
             str(home), local_files_only=True, use_safetensors=True, torch_dtype=torch.float32
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise InputError(
             "the autoencoder cannot be loaded",
             where=str(home),
             found=str(error).splitlines()[0],
             expected="safetensors weights that fit the config.json beside them",
-            fix="copy the folder again; weights in pickle form (.bin) are not read",
+            fix="copy the folder again; weights in pickle form (.bin) are not read (docs/safety.md: how to "
+            "convert them)",
         ) from error
     return vae.eval()
 

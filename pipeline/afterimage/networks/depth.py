@@ -29,23 +29,26 @@ class DepthEstimator:
 
     def __init__(self, folder: str | Path, device: str = "cpu") -> None:
         import torch
+        from safetensors import SafetensorError
         from transformers import AutoImageProcessor, AutoModelForDepthEstimation
 
         try:
             model, report = AutoModelForDepthEstimation.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, dtype=torch.float32,
-                output_loading_info=True,
+                folder, local_files_only=True, trust_remote_code=False, use_safetensors=True,
+                dtype=torch.float32, output_loading_info=True,
             )  # fmt: skip
             self._processor = AutoImageProcessor.from_pretrained(
-                folder, local_files_only=True, backend="pil"
+                folder, local_files_only=True, trust_remote_code=False, backend="pil"
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise ConfigError(
                 "a depth estimator cannot be loaded",
                 where=str(folder),
                 found=str(error).splitlines()[0],
                 expected="config.json, model.safetensors and preprocessor_config.json",
-                fix="give the folder of a depth-estimation model, such as dpt-hybrid-midas",
+                fix="give the folder of a depth-estimation model, such as dpt-hybrid-midas; "
+                "weights in pickle form (.bin) are not read "
+                "(docs/safety.md: how to convert them)",
             ) from None
         if missing := sorted(report["missing_keys"]):
             raise InputError(

@@ -35,10 +35,11 @@ def load_git(folder: str | Path) -> Any:
         On the CPU, in float32, in evaluation mode.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoConfig, GitForCausalLM
 
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         if config.model_type != "git":
             raise ConfigError(
                 "this folder holds no GIT captioner", where=str(folder),
@@ -53,13 +54,14 @@ def load_git(folder: str | Path) -> Any:
             dtype=torch.float32,
             output_loading_info=True,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise InputError(
             "a captioner cannot be loaded",
             where=str(folder),
             found=str(error).splitlines()[0],
             expected="config.json and model.safetensors of a GIT model",
-            fix="copy the folder again; weights in pickle form (.bin) are not read",
+            fix="copy the folder again; weights in pickle form (.bin) are not read (docs/safety.md: how to "
+            "convert them)",
         ) from error
     # transformers would draw missing weights at random and go on.
     if missing := sorted(report["missing_keys"]):

@@ -30,24 +30,31 @@ class TextEncoder:
 
     def __init__(self, folder: str | Path, device: str = "cpu") -> None:
         import torch
+        from safetensors import SafetensorError
         from transformers import AutoConfig, AutoModel, AutoTokenizer, CLIPTextModelWithProjection
 
         try:
-            kind = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
+            kind = AutoConfig.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            ).model_type
             self._clip = kind in ("clip", "clip_text_model")
             loader: Any = CLIPTextModelWithProjection if self._clip else AutoModel
             model, report = loader.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, dtype=torch.float32,
-                output_loading_info=True,
+                folder, local_files_only=True, trust_remote_code=False, use_safetensors=True,
+                dtype=torch.float32, output_loading_info=True,
             )  # fmt: skip
-            self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError) as error:
+            self._tokenizer = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
+        except (OSError, ValueError, SafetensorError) as error:
             raise ConfigError(
                 "a text encoder cannot be loaded",
                 where=str(folder),
                 found=str(error).splitlines()[0],
                 expected="config.json, model.safetensors and a tokenizer",
-                fix="save the model and its tokenizer with save_pretrained(folder)",
+                fix="save the model and its tokenizer with save_pretrained(folder); "
+                "weights in pickle form (.bin) are not read "
+                "(docs/safety.md: how to convert them)",
             ) from None
         # A pooler is not used here, and many folders of sentence encoders lack its weights.
         if missing := sorted(key for key in report["missing_keys"] if "pooler" not in key):

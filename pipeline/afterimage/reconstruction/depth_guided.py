@@ -181,7 +181,8 @@ def load_pipeline(folder: str, controlnet: str, device: str) -> Any:
             found=str(error).splitlines()[0],
             expected="a pipeline folder with vae/, unet/, text_encoder/, tokenizer/, scheduler/, and "
             "a folder of a ControlNetModel, as safetensors",
-            fix="copy the folders again; weights in pickle form (.bin) are not read",
+            fix="copy the folders again; weights in pickle form (.bin) are not read (docs/safety.md: how to "
+            "convert them)",
         ) from error
     widths = control.config.cross_attention_dim, pipeline.unet.config.cross_attention_dim
     if widths[0] != widths[1]:

@@ -207,7 +207,9 @@ class Generator(ABC):
                 where=str(folder),
                 found=str(error).splitlines()[0] if str(error) else type(error).__name__,
                 expected=f"weights that fit the configuration beside them ({kind.__name__})",
-                fix="copy the folder again; weights in pickle form (.bin) are not read",
+                fix="copy the folder again; weights in pickle form (.bin) are not read "
+                "(docs/safety.md: how to "
+                "convert them)",
             ) from error
 
     def _shape(self, material: Material) -> tuple[int, ...]:

@@ -38,7 +38,9 @@ class GitCaptioner:
         folder = model_folder(path)
         self._model = load_git(folder).to(device)
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            self._tokenizer = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
         except (OSError, ValueError) as error:
             raise ConfigError(
                 "a captioner has no tokenizer",

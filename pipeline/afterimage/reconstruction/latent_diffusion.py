@@ -220,7 +220,8 @@ def load_generator(folder: str | Path) -> tuple[Any, Any, Any]:
             where=str(home),
             found=str(error).splitlines()[0],
             expected="config.json and safetensors weights in unet/, a config in scheduler/",
-            fix="copy the folder again; weights in pickle form (.bin) are not read",
+            fix="copy the folder again; weights in pickle form (.bin) are not read (docs/safety.md: how to "
+            "convert them)",
         ) from error
     if "beta_schedule" not in config:
         raise ConfigError(

@@ -18,7 +18,11 @@ from afterimage.errors import ConfigError, InputError
 Placement: TypeAlias = Literal["whole", "parts", "layers"]
 #: Room beside the weights: activations of one picture, as a share of the weights and in bytes.
 SHARE_FREE, BYTES_FREE = 0.1, 1 << 28
-_FIX = "copy the folder again, whole; weights in pickle form (.bin, .ckpt) are not read"
+_SAFE = ".safetensors"
+_FIX = (
+    "copy the folder again, whole; weights in pickle form (.bin, .ckpt) are not read "
+    "(docs/safety.md: how to convert them)"
+)
 
 
 @dataclass(frozen=True)
@@ -98,8 +102,8 @@ def read_part(folder: Path, variant: str = "") -> Part:
         if (folder / f"{stem}{ending}").is_file():
             return read_weights([folder / f"{stem}{ending}"])
         if shards := next((path for path in tables if path.is_file()), None):
-            names = set(_read_json(shards, "").get("weight_map", {}).values())
-            return read_weights([folder / name for name in sorted(names)])
+            names = _shards(shards)
+            return read_weights([folder / name for name in names])
     others = sorted(path.name for path in folder.glob("*") if path.name != "config.json")
     raise InputError(
         "a part of the generator has no weights",
@@ -108,6 +112,18 @@ def read_part(folder: Path, variant: str = "") -> Part:
         expected=f"diffusion_pytorch_model{ending} or model{ending}, or an index of their shards",
         fix=_FIX + ("" if variant else "; files named *.fp16.safetensors need variant: fp16"),
     )
+
+
+def _shards(table: Path) -> list[str]:
+    """Return the names of the files of weights in an index; refuse any that lie elsewhere."""
+    listed = _read_json(table, "").get("weight_map")
+    names = sorted({str(name) for name in listed.values()}) if isinstance(listed, dict) else []
+    if wrong := [name for name in names if Path(name).name != name or not name.endswith(_SAFE)]:
+        raise InputError(
+            "an index of weights names a file that is not read", where=str(table), found=wrong[0],
+            expected=f"names of {_SAFE} files in the same folder", fix=_FIX,
+        )  # fmt: skip
+    return names
 
 
 def read_weights(files: Sequence[Path]) -> Part:
@@ -131,7 +147,7 @@ def read_header(path: Path) -> dict[str, Any]:
                 header = json.loads(file.read(length))
                 header.pop("__metadata__", None)
                 end = 8 + length + max(t["data_offsets"][1] for t in header.values())
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         end = None
     if end is None or end != size:
         raise InputError(
@@ -222,7 +238,7 @@ def _read_json(path: Path, what: str) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(value, dict):
             raise ValueError("not a mapping")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             what or "a file of the generator cannot be read",
             where=str(path),

@@ -162,9 +162,7 @@ def _from_atlas(
     """Bring an atlas to the grid of the subject: labels by nearest neighbour, maps linearly."""
     path, where = files[0], str(files[0])
     rows = read_tsv(files[1], required=("index", "name")) if len(files) > 1 else None
-    import nibabel
-
-    if len(nibabel.load(path).shape) > 3:
+    if len(open_bold(path, 1).image.shape) > 3:
         return _from_maps(path, rows, mask, affine, config)
     image, image_affine = read_volume(path)
     labels = whole_labels(image, where)

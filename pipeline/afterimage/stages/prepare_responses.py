@@ -228,6 +228,8 @@ def _positions(table: list[Row], axis: str, inputs: Inputs, subject: str) -> np.
     for index, row in enumerate(table):
         try:
             values[index] = np.nan if row[axis] == "n/a" else float(row[axis])
+            if row[axis] != "n/a" and not np.isfinite(values[index]):
+                raise ValueError(row[axis])
         except ValueError:
             raise InputError(
                 "the position of a unit is not a number",

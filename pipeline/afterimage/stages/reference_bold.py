@@ -146,9 +146,10 @@ def _reference(
             return image, bold.affine, bold.path, notes
         log.warning("%s: %s gives no reference: its first volumes are empty", subject, bold.path)
     raise InputError(
-        "no run of a subject gives a reference image", where=subject,
+        "no run of a subject gives a reference image",
+        where=f"{subject}, {', '.join(str(bold.path) for bold in runs)}"[:1000],
         found=f"{len(runs)} runs, all damaged or empty", expected="at least one whole run",
-        fix="see the errors of the runs",
+        fix="copy the runs again from their source, or convert them again",
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from afterimage.errors import AfterimageError
 from afterimage.io.arrays import write_dataset
 from afterimage.io.nifti import read_volume, write_nifti_blocks
 from afterimage.io.series import Series
-from afterimage.io.tables import Row, read_tsv, write_tsv
+from afterimage.io.tables import Row, read_tsv, whole_number, write_tsv
 from afterimage.preprocess.fmri.design import RunDesign, trial_regressors
 from afterimage.preprocess.fmri.diagnostics import average_response, onset_shift
 from afterimage.preprocess.fmri.hrf import canonical_hrf
@@ -124,7 +124,9 @@ def _regions(path: Path, root: Path, labels: np.ndarray) -> list[tuple[str, np.n
         return [(entities.get("label", entities.get("desc", "roi")), labels > 0)]
     tables = applicable_files(path, root, extension=".tsv")
     rows = read_tsv(tables[-1], required=("index", "name")) if tables else []
-    return [(row["name"], labels == int(row["index"])) for row in rows if int(row["index"]) > 0]
+    indices = [whole_number(row, "index", str(tables[-1])) for row in rows]
+    found = zip(rows, indices, strict=True)
+    return [(row["name"], labels == index) for row, index in found if index > 0]
 
 
 def describe_responses(

@@ -154,6 +154,8 @@ def run_stage(
     device : str
         ``cpu``, ``cuda`` or ``auto``.
     """
+    # Models are folders on this machine; who wants a hub asked says so by setting it to 0.
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
     module = stage_module(name)
     bound_inputs = bind_paths(module.Inputs, inputs, "input")
     bound_outputs = bind_paths(module.Outputs, outputs, "output")

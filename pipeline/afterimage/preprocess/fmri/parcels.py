@@ -90,7 +90,7 @@ def label_table(
     for row in rows:
         try:
             index = int(float(row["index"]))
-        except ValueError:
+        except (ValueError, OverflowError):
             raise InputError(
                 "a table of regions has an index that is no number", where=where,
                 found=row["index"], expected="a whole number, the label in the image",
