@@ -18,6 +18,7 @@ import ctypes
 import importlib
 import itertools
 import json
+import multiprocessing
 import os
 import secrets
 import selectors
@@ -26,6 +27,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -132,8 +134,12 @@ def end(code: int) -> NoReturn:
     """End this process at once, after what it has to do at its end.
 
     Python takes two seconds to take apart what torch, transformers and diffusers have loaded, object
-    by object, and the system frees it all the same.
+    by object, and the system frees it all the same. A process with workers of its own (joblib) ends in
+    the usual way, which tells them to end before it waits for them.
     """
+    waited_for = [thread for thread in threading.enumerate() if not thread.daemon]
+    if multiprocessing.active_children() or len(waited_for) > 1:
+        sys.exit(code)
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()

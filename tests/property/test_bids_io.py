@@ -65,7 +65,7 @@ def test_entities_come_back(subject: str, stimulus: str, description: str) -> No
 
 
 def clean(text: str) -> str:
-    return re.sub(r"[\t\r\n]", " ", text).strip() or "n/a"
+    return re.sub(r"[\t\r\n\0]", " ", text).strip() or "n/a"
 
 
 @given(st.data())

@@ -129,3 +129,18 @@ def test_without_the_process_a_stage_runs_by_itself(command, tmp_path) -> None:
         assert job.returncode == 65
     with warm_process({**variables, VARIABLE: "off"}) as environment:
         assert environment[VARIABLE] == "off"
+
+
+def test_a_process_with_workers_ends() -> None:
+    """Workers of joblib are told to end by the usual way out only: to wait for them is to wait for ever."""
+    code = (
+        "from joblib import Parallel, delayed\n"
+        "from afterimage.warm import end\n"
+        "found = Parallel(2)(delayed(abs)(n) for n in (-1, -2))\n"
+        "print(found, flush=True)\n"
+        "end(3)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (3, "[1, 2]\n", "")

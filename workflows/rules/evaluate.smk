@@ -86,7 +86,8 @@ rule ablate_regions:
     log:
         "logs/ablate_regions/sub-{subject}.log",
     resources:
-        mem_mb=8000,
+        mem_mb=memory(6000, 20),
+        runtime=minutes(120),
     params:
         stage=stage_params("ablate_regions"),
     shell:
