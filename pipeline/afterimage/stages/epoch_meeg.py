@@ -157,7 +157,7 @@ def run(
         units = {name: values[columns] for name, values in series.units.items()}
         n_units = series.n_units
     subject_epochs = _gather(recordings, split, columns, units, window, subject)
-    temporary = outputs.trials.with_name(f".{subject}_unwhitened_trials.nc")
+    temporary = outputs.trials.with_name(f".scratch-{subject}_unwhitened_trials.nc")
     try:
         subject_epochs.write(temporary)
         if config.whiten:
