@@ -108,9 +108,10 @@ def open_recording(path: Path, sidecar: Mapping[str, Any], where: str) -> Record
 def _unreadable(error: Exception, place: Any, where: str) -> InputError:
     text = " ".join(str(error).split())[:300] or type(error).__name__
     if "Channel mismatch" in text:
+        table = Path(place.copy().update(suffix="channels", extension=".tsv").fpath)
         return InputError(
-            "the table of channels does not fit its recording", where=where,
-            found=_mismatch(place), expected="the names of the recording, in its order",
+            "the table of channels does not fit its recording", where=f"{where}, {table.name}",
+            found=_mismatch(table, place), expected="the names of the recording, in its order",
             fix="correct channels.tsv, or rename the channels of the recording",
         )  # fmt: skip
     return InputError(
@@ -120,7 +121,7 @@ def _unreadable(error: Exception, place: Any, where: str) -> InputError:
     )  # fmt: skip
 
 
-def _mismatch(place: Any) -> str:
+def _mismatch(table: Path, place: Any) -> str:
     """Say which names only the recording, or only its table of channels, has."""
     import warnings
 
@@ -129,8 +130,7 @@ def _mismatch(place: Any) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         raw = mne_bids.read_raw_bids(place, on_ch_mismatch="warn", verbose="error")
-    table = place.copy().update(suffix="channels", extension=".tsv").fpath
-    listed = [row["name"] for row in read_tsv(Path(table), required=("name",))]
+    listed = [row["name"] for row in read_tsv(table, required=("name",))]
     sides = {
         "only in channels.tsv": [name for name in listed if name not in raw.ch_names],
         "only in the recording": [name for name in raw.ch_names if name not in listed],
