@@ -95,7 +95,7 @@ def image_scores(name: str, seed: int, permute: bool) -> tuple[np.ndarray, np.nd
 def shared_scores(name: str, seed: int, permute: bool) -> tuple[np.ndarray, np.ndarray]:
     """Fit a decoder of two subjects, adapt it to a third; return scores of the second and third."""
     small = {
-        "n_steps": 80, "evaluate_every": 40, "batch_size": 80, "adaptation_steps": 40,
+        "n_steps": 80, "evaluate_every": 40, "batch_size": 80, "adaptation_steps": 160,
         "n_hidden": 64, "n_blocks": 1, "ema_decay": 0.9, "n_common": 64, "n_bottleneck": 16,
         "prior_hidden": 32, "prior_layers": 1, "prior_heads": 2, "prior_steps": 3, "n_token": 16,
     }  # fmt: skip
