@@ -209,7 +209,8 @@ def run(name: str, n_examples: int) -> Fuzzed:
 
 @pytest.mark.parametrize("name", fuzz.READERS)
 def test_some(name: str) -> None:
-    run(name, max(6, fuzz.READERS[name].n_examples // 500))
+    fuzzed = run(name, max(6, fuzz.READERS[name].n_examples // 500))
+    assert fuzzed.n_read + fuzzed.n_refused
 
 
 def test_the_long_run_reads_100_000_files() -> None:

@@ -207,4 +207,4 @@ def test_a_decoder_of_others_is_adapted_to_every_amount_and_asked_before(
         assert b"<svg" in panel.draw(LIGHT)
     else:
         assert ("eye", "zero-shot", "0 trials") not in told
-        assert "units are not those" in notes["zero-shot", "0 trials"]
+        assert "are not those of the subjects" in notes["zero-shot", "0 trials"]

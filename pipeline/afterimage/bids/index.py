@@ -99,19 +99,7 @@ def index_dataset(
         frozenset(label.removeprefix("task-") for label in tasks),
         frozenset(label.removeprefix("ses-") for label in sessions),
     )  # fmt: skip
-    rows: list[Row] = []
-    # All rows live on: to look through them for garbage again and again is a third of the time.
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        for name in folders:
-            try:
-                rows += _subject_rows(bids_dir, name, scans, table)
-            except InputError as error:
-                rows.append(_problem(name, error))
-    finally:
-        if collecting:
-            gc.enable()
+    rows = _all_rows(bids_dir, folders, scans, table)
     _name_missing_events(rows, scans.told)
     kinds = ("bold", "recording", "series")
     scanned = any(row[kind] != "n/a" for row in rows for kind in kinds)
@@ -126,6 +114,26 @@ def index_dataset(
             fix="see 'Your own data' in the documentation for the ways in",
         )
     _check_asked_for(scans, bids_dir)
+    return rows
+
+
+def _all_rows(
+    bids_dir: Path, folders: Sequence[str], scans: Scans, table: list[Row] | None
+) -> list[Row]:
+    """Return the rows of all subjects; one that cannot be read is a row with its problem."""
+    rows: list[Row] = []
+    # All rows live on: to look through them for garbage again and again is a third of the time.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for name in folders:
+            try:
+                rows += _subject_rows(bids_dir, name, scans, table)
+            except InputError as error:
+                rows.append(_problem(name, error))
+    finally:
+        if collecting:
+            gc.enable()
     return rows
 
 

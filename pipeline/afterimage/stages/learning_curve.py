@@ -320,12 +320,16 @@ class _Study:
             average = self._average(reader, reader.window(tmin_s, tmax_s))
             told = {"analysis": "zero-shot", "amount": "0 trials", "n_trials": 0, "n_stimuli": 0}
             own = unit_names(self.inputs.trials)
-            alike = [label for label, units in card["units"].items() if units and units == own]
+            alike = [
+                label
+                for label, units in card["units"].items()
+                if own and units == own and arrays[f"unit_mean/{label}"].shape == average.shape[1:]
+            ]
             if alike:
                 before = _Unadapted(new(settings, arrays), alike, *moments(data.responses))
                 rows += [row | told for row in self._score(name, before, average, gallery)]
             else:
-                told["note"] = "units are not those of the subjects of the fit"
+                told["note"] = "units (and times) are not those of the subjects of the fit"
                 rows.append(self._identity(name) | told)
             place = np.flatnonzero(reader.split == "train")
             for amount in self.config.amounts:
