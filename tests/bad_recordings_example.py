@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import runpy
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -483,3 +485,17 @@ def add_defects(study: Study) -> None:
         place = study.subject(label, modality, n_runs=1 + len(defects))
         for number, defect in enumerate(defects.values(), start=1):
             defect.damage(study, place, number)
+
+
+@functools.cache
+def study() -> Path:
+    """Write a run of 2 s as BrainVision, one as EDF, and one of MEG; return the folder."""
+    folder = Path(tempfile.mkdtemp(prefix="afterimage-"))
+    data = Study(folder)
+    for name in ("eeg", "meg"):
+        info, signal = getattr(data, name)
+        setattr(data, name, (info, signal[:, :500]))
+    data.subject("vision", n_runs=1)
+    in_edf(data, data.subject("edf", n_runs=1), 0)
+    data.subject("fif", "meg", n_runs=1)
+    return folder

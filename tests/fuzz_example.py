@@ -402,22 +402,8 @@ def read_design(path: Path) -> None:
 
 
 # --------------------------------------------------------------------------- recordings
-@functools.cache
-def study() -> Path:
-    """Write runs of 2 s as BrainVision, EDF and FIF; return the folder."""
-    folder = Path(tempfile.mkdtemp(prefix="afterimage-"))
-    data = made.Study(folder)
-    for name in ("eeg", "meg"):
-        info, signal = getattr(data, name)
-        setattr(data, name, (info, signal[:, :500]))
-    data.subject("vision", n_runs=1)
-    made.in_edf(data, data.subject("edf", n_runs=1), 0)
-    data.subject("fif", "meg", n_runs=1)
-    return folder
-
-
 def run_file(label: str, ending: str) -> Path:
-    (path,) = (study() / f"sub-{label}").rglob(f"*{ending}")
+    (path,) = (made.study() / f"sub-{label}").rglob(f"*{ending}")
     return Path(path)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import runpy
 import shutil
 import tempfile
@@ -28,20 +27,6 @@ GARBAGE = st.one_of(
     st.sampled_from([b"\t", b"\n", b"\r\n", b"n/a", b"nan", b"inf", b"-1", b"1e400", b"=", b"[",
                      b"\x00", b"\xff", b"0", b"99999999", b"\xef\xbb\xbf"]),
 )  # fmt: skip
-
-
-@functools.cache
-def study() -> Path:
-    """Write a run of 2 s as BrainVision, one as EDF, and one of MEG; return the folder."""
-    folder = Path(tempfile.mkdtemp(prefix="afterimage-"))
-    data = made.Study(folder)
-    for name in ("eeg", "meg"):
-        info, signal = getattr(data, name)
-        setattr(data, name, (info, signal[:, :500]))
-    data.subject("vision", n_runs=1)
-    made.in_edf(data, data.subject("edf", n_runs=1), 0)
-    data.subject("fif", "meg", n_runs=1)
-    return folder
 
 
 Damage = tuple[str, float, float, bytes]
@@ -94,8 +79,8 @@ def is_read_or_refused(label: str, ending: str, how: Damage) -> bool:
     """Damage one file and read: a sound recording or a complete error; all else is raised."""
     with tempfile.TemporaryDirectory() as name:
         root = Path(name) / "study"
-        shutil.copytree(study() / f"sub-{label}", root / f"sub-{label}")
-        shutil.copy(study() / "dataset_description.json", root)
+        shutil.copytree(made.study() / f"sub-{label}", root / f"sub-{label}")
+        shutil.copy(made.study() / "dataset_description.json", root)
         (path,) = root.rglob(f"*{ending}")
         path.write_bytes(damage(path.read_bytes(), how))
         try:
