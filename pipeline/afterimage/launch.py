@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import itertools
 import json
@@ -28,27 +27,24 @@ from afterimage.bids.index import index_dataset, select_units, write_units
 from afterimage.bids.recordings import mixed_modalities
 from afterimage.config.load import load_config
 from afterimage.config.template import visible
-from afterimage.cost import read_jobs, seconds_of_stages
 from afterimage.disk import describe, estimate_bytes
 from afterimage.errors import (
-    FULL,
     AfterimageError,
     ConfigError,
     InputError,
     UsageError,
-    full_at,
     suppress_full,
 )
 from afterimage.io.atomic import (
-    SPARE_BYTES,
     remove_leftovers,
     write_json,
     write_text_if_changed,
 )
 from afterimage.io.tables import Row
-from afterimage.record import error_records, finish_run, reset_errors, write_reports
-from afterimage.rehearsal import N_ASKED, count_jobs, kinds_of_subjects
+from afterimage.record import reset_errors, write_reports
+from afterimage.rehearsal import rehearse
 from afterimage.resources import resource_root
+from afterimage.run_summary import summarise
 from afterimage.stages.runner import STAGES, WITHOUT_RULE, guarded_run, stage_module
 from afterimage.warm import VARIABLE as WARM
 from afterimage.warm import warm_process
@@ -56,14 +52,6 @@ from afterimage.warm import warm_process
 _STEPS = re.compile(r"^(\d+) of (\d+) steps")
 _RULE = re.compile(r"^(?:local)?rule (\w+):")
 _TOTAL = re.compile(r"^total\s+(\d+)")
-
-
-#: Rules that run a stage once more, over all subjects, and the stage.
-OVER_SUBJECTS = {"decode_group_conditions": "decode_conditions"}
-#: So many subjects with the same jobs or more are counted in a dry run, not listed.
-SUBJECTS_ALIKE = 100
-#: A dry run of more subjects than this is done in parts, side by side.
-SUBJECTS_A_DRY_RUN = 200
 
 
 @dataclass(frozen=True)
@@ -192,70 +180,10 @@ def _dry_run(
         command = _command(request, bids_dir, folder, code, run_id, settings)
         print(f"dry run of: {shlex.join(['snakemake', *command[3:]])}\n", flush=True)
         command.append("--dry-run")
-        known, kinds = kinds_of_subjects(selected, out)
-        n_alike = sum(len(kind[N_ASKED:]) for kind in kinds)
-        if n_alike >= SUBJECTS_ALIKE and not request.snakemake_options:
-            return _dry_run_of_kinds(command, known, kinds)
-        subjects = list(dict.fromkeys(row["subject"] for row in selected))
-        if len(subjects) <= SUBJECTS_A_DRY_RUN or request.snakemake_options:
+        if request.snakemake_options:
             return subprocess.run(command, env=_variables(command), check=False).returncode and 70
-        return _dry_run_in_parts(command, subjects, request.cores or os.cpu_count() or 1)
-
-
-def _dry_run_of_kinds(command: list[str], known: list[str], kinds: list[list[str]]) -> int:
-    """Ask for what differs, and count the subjects of whom nothing is there and who are alike."""
-    asked = [*known, *(label for kind in kinds for label in kind[:N_ASKED])]
-    at = command.index("--config") + 1
-    own = [*command[:at], f"participants='{' '.join(asked)}'", *command[at:]]
-    process = subprocess.Popen(
-        own, env=_variables(command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    assert process.stdout is not None  # noqa: S101  (for the type checker: PIPE was asked for)
-    sys.stdout.flush()
-    counts = count_jobs(_tee(process.stdout, sys.stdout.buffer), kinds)
-    sys.stdout.flush()
-    if process.wait():
-        return 70
-    print(f"\n{'job':<24}{'count':>8}   with those that were not listed:")
-    for rule, count in counts.items():
-        print(f"{rule:<24}{count:>8}")
-    print(f"{'total':<24}{sum(counts.values()):>8}\n")
-    for kind in kinds:
-        if len(kind) > N_ASKED:
-            print(f"{len(kind) - N_ASKED} subjects have the jobs of sub-{kind[0]}: "
-                  f"sub-{kind[N_ASKED]} to sub-{kind[-1]}; nothing is there of them yet")  # fmt: skip
-    return 0
-
-
-def _dry_run_in_parts(command: list[str], subjects: list[str], n_parts: int) -> int:
-    """Ask for the subjects in parts, one process a core: building a graph of jobs is serial.
-
-    Subjects do not depend on each other, so the parts together say what one dry run would; only
-    the group report, which needs all of them, is left out.
-    """
-    size = -(-len(subjects) // n_parts)
-    parts = [subjects[start : start + size] for start in range(0, len(subjects), size)]
-    at = command.index("--config") + 1
-    running = []
-    for part in parts:
-        keys = [f"participants='{' '.join(part)}'", "group=0"]
-        output = tempfile.TemporaryFile()  # noqa: SIM115  (closed below, after it was shown)
-        own = [*command[:at], *keys, *command[at:]]
-        process = subprocess.Popen(
-            own, env=_variables(command), stdout=output, stderr=subprocess.STDOUT
-        )
-        running.append((part, process, output))
-    codes = []
-    for number, (part, process, output) in enumerate(running, start=1):
-        codes.append(process.wait())
-        title = f"part {number} of {len(parts)}: sub-{part[0]} to sub-{part[-1]}"
-        print(f"=== {title} ({len(part)} subjects)", flush=True)
-        output.seek(0)
-        shutil.copyfileobj(output, sys.stdout.buffer)
-        sys.stdout.flush()
-        output.close()
-    print("\nreport_group runs once behind all parts, if any subject's scores are made anew")
-    return 70 if any(codes) else 0
+        n_processes = request.cores or os.cpu_count() or 1
+        return rehearse(command, _variables(command), selected, out, n_processes)
 
 
 @contextmanager
@@ -394,7 +322,7 @@ def _execute(
             process.terminate()
             process.wait()
             raise
-    return _summarise(out, log, code, counts, subjects, time.monotonic() - started)
+    return summarise(out, log, code, counts, subjects, time.monotonic() - started)
 
 
 def _tee(lines: Iterator[str], sink: IO[bytes]) -> Iterator[str]:
@@ -431,80 +359,3 @@ def _follow(lines: Iterator[str]) -> Iterator[tuple[str, str]]:
                 yield "started", match[1]
             elif match := _STEPS.match(line):
                 progress.update(task, completed=int(match[1]), total=int(match[2]))
-
-
-def _summarise(
-    out: Path, log: Path, code: int, counts: Counter[str], subjects: list[str], seconds: float
-) -> int:
-    """Print what was done, what failed and where the reports are; return the exit code."""
-    records = error_records(out)
-    failed = Counter(record["stage"] for record in records if not record.get("skipped"))
-    skipped = Counter(record["stage"] for record in records if record.get("skipped"))
-    if code and not records:
-        text = log.read_text(encoding="utf-8", errors="replace")
-        if shutil.disk_usage(out).free < SPARE_BYTES or os.strerror(errno.ENOSPC) in text:
-            raise full_at(out)
-        print(text[-4000:], file=sys.stderr)
-        hint = ""
-        if "LockException" in text or "cannot be locked" in text:
-            hint = "another run may be active; if none is, add: -- --unlock  and run again"
-        raise AfterimageError("the workflow did not run", where=str(log), fix=hint)
-    if counts:
-        _print_table(log.with_name("jobs.json"), counts, failed, skipped)
-    else:
-        finish_run(out, failed=False)  # nothing was started, so the workflow wrote no record
-        print("nothing to be done: all results are up to date")
-    full = [record for record in records if FULL in record["message"]]
-    # One message for all that found the disk full; its first line tells how many these were.
-    for record in [one for one in records if one not in full[1:]]:
-        print(f"\n{record['unit']}, {record['stage']}:\n{record['message']}", file=sys.stderr)
-        if record in full[:1] and len(full) > 1:
-            others = dict.fromkeys(f"{one['unit']} {one['stage']}" for one in full[1:])
-            print(f"  also:     {', '.join(others)}", file=sys.stderr)
-        if record["log"]:
-            print(f"  log:      {record['log']}", file=sys.stderr)
-    print(f"\n{seconds:.0f} s; log: {log}")
-    if not code and (ran := read_jobs(log.read_text(encoding="utf-8"), out)):
-        alone = seconds_of_stages(*ran)
-        print(f"the stages alone: {alone:.0f} s on {ran[1]} cores; "
-              f"the workflow's own time: {1 - alone / seconds:.0%}")  # fmt: skip
-    for name in ("group", *(f"sub-{subject}" for subject in subjects[:10])):
-        if (out / f"{name}.html").is_file():
-            print(f"report: {(out / f'{name}.html').as_uri()}")
-    codes = {record["exit_code"] for record in records}
-    return next((known for known in (65, 78) if known in codes), 1 if records else 0)
-
-
-def _print_table(
-    planned: Path, counts: Counter[str], failed: Counter[str], skipped: Counter[str]
-) -> None:
-    """Print of every stage how many jobs were done, were up to date before, failed, or waited.
-
-    What waits comes after something that failed. The jobs of all rules stand in ``planned``, which
-    the workflow writes when it starts.
-    """
-    of_rule = json.loads(planned.read_text(encoding="utf-8")) if planned.is_file() else {}
-    total: Counter[str] = Counter()
-    asked: Counter[str] = Counter()
-    started: Counter[str] = Counter()
-    for rule, (n_jobs, n_asked) in of_rule.items():
-        stage = OVER_SUBJECTS.get(rule, rule)
-        total[stage] += n_jobs
-        asked[stage] += n_asked
-    for event, n in counts.items():
-        rule = event.removeprefix("started ")
-        started[OVER_SUBJECTS.get(rule, rule)] += n
-    columns = {
-        "done": started - failed,
-        "cached": total - asked,
-        "failed": failed,
-        "waiting": asked - started,
-        "left out": skipped,
-    }
-    shown = [
-        name for name, n in columns.items() if n.total() or name in ("done", "cached", "failed")
-    ]
-    print(f"\n{'stage':<22}" + "".join(f"{name:>10}" for name in shown))
-    for stage in STAGES:
-        if total[stage] or started[stage] or failed[stage]:
-            print(f"{stage:<22}" + "".join(f"{columns[name][stage]:>10}" for name in shown))

@@ -21,9 +21,12 @@ import pytest
 from afterimage.io.tables import read_tsv
 from afterimage.stages import simulate_bold
 
-corrupted = SimpleNamespace(
-    **runpy.run_path(str(Path(__file__).parents[1] / "corrupted_example.py"))
-)
+
+def example(name: str) -> SimpleNamespace:
+    return SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / f"{name}_example.py")))
+
+
+corrupted, recordings = example("corrupted"), example("corrupted_recordings")
 PARTS = ("where:", "found:", "expected:", "fix:")
 
 
@@ -117,7 +120,7 @@ def test_prepared_responses(tools: Any, tmp_path: Path) -> None:
     study.subject("01", kind="voxel")
     study.subject("02")
     finished = run_all(
-        tools, tmp_path, study, corrupted.PREPARED,
+        tools, tmp_path, study, example("corrupted_prepared").PREPARED,
         lambda label: study.subject(label, kind="voxel"), tools.light,
     )  # fmt: skip
     check(finished, ("01", "02"))
@@ -143,17 +146,19 @@ def test_bold(tools: Any, tmp_path: Path) -> None:
             (study.folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, study.folder / name)
 
-    finished = run_all(tools, tmp_path, study, corrupted.BOLD, copy, tools.light)
+    finished = run_all(tools, tmp_path, study, example("corrupted_bold").BOLD, copy, tools.light)
     check(finished, ("01",))
 
 
 @pytest.mark.slow
 def test_eeg_and_meg(tools: Any, tmp_path: Path) -> None:
-    study = corrupted.made.Study(tmp_path / "data")
+    study = recordings.made.Study(tmp_path / "data")
     study.subject("01")
     study.subject("02", "meg")
-    kinds = dict.fromkeys(corrupted.EEG, "eeg") | {f"MEG: {name}": "meg" for name in corrupted.MEG}
-    copies = corrupted.EEG | {f"MEG: {name}": one for name, one in corrupted.MEG.items()}
+    kinds = dict.fromkeys(recordings.EEG, "eeg") | {
+        f"MEG: {name}": "meg" for name in recordings.MEG
+    }
+    copies = recordings.EEG | {f"MEG: {name}": one for name, one in recordings.MEG.items()}
     modalities = iter(kinds.values())
     settings = tools.light | {"clean_meeg": {"ransac": False}}
     finished = run_all(
