@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from filelock import FileLock
 from PIL import Image
 
 #: Small enough for seconds, with every kind of stage, block, decoder and method in it.
@@ -74,6 +76,8 @@ class Study:
         self.folder = folder
         self.train = [f"train_{index:02d}" for index in range(n_train)]
         self.test = [f"test_{index:02d}" for index in range(n_test)]
+        if folder.is_dir():  # it was written before
+            return
         (folder / "stimuli").mkdir(parents=True)
         for index, name in enumerate(self.train + self.test):
             self.draw(name, index)
@@ -257,12 +261,18 @@ class Finished:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    """Run everything once on a healthy study of one subject."""
-    folder = tmp_path_factory.mktemp("finished")
-    study = Study(folder / "data")
-    study.subject("01")
-    config = write_config(folder / "config.yaml", SMALL)
-    out = folder / "out"
-    done = run(study.folder, out, "participant", "--config", config, "--cores", 2)
-    assert done.returncode == 0, done.stdout + done.stderr
+    """Run everything once on a healthy study of one subject; workers share the run by copies."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished"
+    config, done = folder / "config.yaml", folder / "done"
+    with FileLock(f"{folder}.lock"):
+        study = Study(folder / "data")
+        if not done.is_file():
+            study.subject("01")
+            write_config(config, SMALL)
+            ran = run(study.folder, folder / "out", "participant", "--config", config, "--cores", 2)
+            assert ran.returncode == 0, ran.stdout + ran.stderr
+            done.touch()
+        out = base / "finished-out"
+        shutil.copytree(folder / "out", out, symlinks=True)
     return Finished(study, out, config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -25,11 +26,32 @@ elif verb == "get":
 """
 
 
-@pytest.mark.slow
-def test_a_bad_subject_fails_alone_and_the_others_make_the_same(tools, tmp_path: Path) -> None:
+@pytest.fixture
+def plugin() -> None:
     pytest.importorskip(
         "snakemake_executor_plugin_cluster_generic", reason="pip install afterimage[kubernetes]"
     )
+
+
+def test_the_plan_for_a_cluster_is_that_for_this_machine(
+    plugin: None, tools, tmp_path: Path
+) -> None:
+    study = tools.study(tmp_path / "data")
+    study.subject("01")
+    plans = []
+    for profile in ("default", "kubernetes"):
+        options = ("--profile", profile, "-n", "--", "--quiet", "rules")
+        done = tools.run(study.folder, tmp_path / "out", "participant", *options)
+        assert done.returncode == 0, done.stdout + done.stderr
+        plans.append(re.findall(r"^(\w+) +(\d+)$", done.stdout, flags=re.MULTILINE))
+    assert plans[0] == plans[1]
+    assert ("train_decoder", "2") in plans[0]
+
+
+@pytest.mark.slow
+def test_a_bad_subject_fails_alone_and_the_others_make_the_same(
+    plugin: None, tools, tmp_path: Path
+) -> None:
     study = tools.study(tmp_path / "data")
     study.subject("01")
     (study.subject("02") / "sub-02_responses.npy").write_bytes(b"no array")
