@@ -199,7 +199,7 @@ def _session(
     }  # fmt: skip
     summary = summary_of(session, cleaning, decoder, about)
     stem = f"{subject.name}_desc-{subject.decoder}"
-    return session, write_session(folder, stem, session, summary)
+    return session, write_session(folder, stem, session, summary, subject)
 
 
 def _painting_failed(error: Exception, subject: Subject) -> AfterimageError:

@@ -153,6 +153,9 @@ def test_a_simulated_session_writes_table_summary_report_and_pictures(
     page = (out / "sub-01_desc-ridge_live.html").read_text()
     assert "95th percentile" in page and "data:image/svg+xml" in page
     assert f"{len(rows)}, {len(live)} of them live" in page
+    # What was shown stands beside what was painted.
+    n_shown = min(12, len(painted))
+    assert page.count('alt="stimulus p') == page.count('alt="painted in trial ') == n_shown
 
 
 def test_a_decoder_of_other_trials_is_refused_with_the_line_that_helps(

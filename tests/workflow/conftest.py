@@ -270,7 +270,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
         if not done.is_file():
             study.subject("01")
             write_config(config, SMALL)
-            ran = run(study.folder, folder / "out", "participant", "--config", config, "--cores", 2)
+            ran = run(
+                study.folder, folder / "out", "participant", "--config", config, "--cores", 2
+            )
             assert ran.returncode == 0, ran.stdout + ran.stderr
             done.touch()
         out = base / "finished-out"

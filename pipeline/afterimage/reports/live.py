@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 
 from afterimage.reports.figures.style import Theme, label_axes, new_axes, to_svg
+from afterimage.reports.gallery import pick_rows, thumbnail
 from afterimage.reports.layout import render_live, titled_figures
-from afterimage.reports.page import Cell, Column, Panel, Table
+from afterimage.reports.page import Cell, Column, GalleryRow, GalleryView, Panel, Table
 
 #: What has to be reached: 95th percentiles from the end of a trial, in ms.
 LIMITS_MS = {"embedding_ms": 20.0, "image_ms": 1000.0}
+#: Painted trials whose pictures are shown.
+N_PICTURES = 12
 TITLES = {
     "embedding_ms": "To the embedding and the nearest pictures",
     "image_ms": "To the picture",
@@ -31,7 +34,12 @@ def draw_latency(values_ms: Sequence[float], limit_ms: float, theme: Theme) -> b
     return to_svg(figure)
 
 
-def live_page(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+def live_page(
+    summary: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    seen: Mapping[str, np.ndarray],
+    painted: Mapping[str, np.ndarray],
+) -> str:
     """Lay out the page.
 
     Parameters
@@ -40,6 +48,10 @@ def live_page(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> 
         As `afterimage.stages.live_session.summary_of` makes it.
     rows : sequence of dict
         Of the table of trials.
+    seen : dict of str to array of shape (height, width, 3), uint8
+        Pictures of the stimuli that are known, by their id.
+    painted : dict of str to array of shape (height, width, 3), uint8
+        What was painted, by the file that the table names.
     """
     panels = []
     for key, limit in LIMITS_MS.items():
@@ -59,6 +71,7 @@ def live_page(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> 
         summary=summary,
         figures=titled_figures("latency", caption, panels),
         facts=_facts(summary),
+        pictures=_pictures(rows, seen, painted),
         trials=_trials(rows),
     )
 
@@ -71,9 +84,11 @@ def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     for key, title in TITLES.items():
         found = summary[key]
         if found["n"]:
+            kept = "within" if found["p95"] <= LIMITS_MS[key] else "above"
             facts.append(
-                (title, f"median {found['median']:.1f} ms, 95th percentile {found['p95']:.1f} ms, "
-                 f"slowest {found['max']:.1f} ms, n = {found['n']}")
+                (title, f"95th percentile {found['p95']:.1f} ms, {kept} the {LIMITS_MS[key]:g} ms that "
+                 f"are the limit; median {found['median']:.1f}, slowest {found['max']:.1f}, "
+                 f"n = {found['n']}")
             )  # fmt: skip
     retrieval = summary["retrieval"]
     for name, words in (("top1", "Found first"), ("top5", "Found among five")):
@@ -93,6 +108,37 @@ def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     return facts
 
 
+def _pictures(
+    rows: Sequence[Mapping[str, Any]],
+    seen: Mapping[str, np.ndarray],
+    painted: Mapping[str, np.ndarray],
+) -> GalleryView | None:
+    """Lay out what was painted beside what was shown, where that is known."""
+    there = [
+        row for row in rows if row["image"] in painted and (not seen or row["stimulus_id"] in seen)
+    ]
+    if not there:
+        return None
+    shown = []
+    for place, _ in pick_rows(len(there), None, n_random=N_PICTURES):
+        row = there[place]
+        name = str(row["stimulus_id"])
+        images = [thumbnail(painted[row["image"]], f"painted in trial {row['trial']}")]
+        if seen:
+            images.insert(0, thumbnail(seen[name], f"stimulus {name}"))
+        known = "of the training" if seen else ""
+        rank = known if row["rank"] == "n/a" else f"rank {row['rank']}"
+        shown.append(GalleryRow(name, f"trial {row['trial']}", rank, tuple(images)))
+    note = (
+        f"{len(shown)} of {len(there)} painted trials, drawn at random (seed 0). "
+        "No row was picked by eye. The decoder has learned from pictures of the training; only the "
+        "others have a rank. All pictures lie beside this page."
+    )
+    columns = ("Seen", "Painted") if seen else ("Painted",)
+    pixelated = all(max(one.width, one.height) <= 64 for row in shown for one in row.images)
+    return GalleryView(columns, tuple(shown), len(there), note, pixelated)
+
+
 def _trials(rows: Sequence[Mapping[str, Any]]) -> Table:
     columns = (
         Column("trial", "number in the session", numeric=True),
@@ -106,18 +152,24 @@ def _trials(rows: Sequence[Mapping[str, Any]]) -> Table:
     cells = []
     for row in rows:
         best = [str(row[f"top{k}"]) for k in range(1, 6) if row[f"top{k}"] != "n/a"]
+        live = row["live"] == "yes"
         cells.append(
             (
-                Cell(str(row["trial"]), sort=float(row["trial"])),
-                Cell(f"{float(row['onset_s']):.3f}", sort=float(row["onset_s"])),
+                _number(row["trial"]),
+                _number(f"{float(row['onset_s']):.3f}"),
                 Cell(str(row["stimulus_id"])),
                 Cell(", ".join(best)),
-                Cell(str(row["rank"])),
-                Cell(str(row["embedding_ms"])),
-                Cell(
-                    str(row["image_ms"]),
-                    href=str(row["image"]) if row["image"] != "n/a" else "",
-                ),
+                _number(row["rank"]),
+                _number(row["embedding_ms"] if live else "not waited for"),
+                _number(row["image_ms"], "" if row["image"] == "n/a" else str(row["image"])),
             )
         )
     return Table("Every trial of the session", columns, tuple(cells), sortable=True)
+
+
+def _number(value: Any, href: str = "") -> Cell:
+    """Return a cell of a number, or of what stands in its place."""
+    text = str(value)
+    if not text[:1].isdecimal():
+        return Cell("–" if text == "n/a" else text, kind="number", href=href)
+    return Cell(text, float(text), "number", href)

@@ -18,11 +18,12 @@ from afterimage.bids.names import stimulus_labels
 from afterimage.errors import AfterimageError, InputError
 from afterimage.evaluation.statistics import wilson_interval
 from afterimage.io.atomic import write_json, write_text
-from afterimage.io.images import write_png
+from afterimage.io.images import read_image, write_png
 from afterimage.io.live_streams import Stream
 from afterimage.io.tables import write_tsv
 from afterimage.reports.live import live_page
-from afterimage.stages.live_decoder import LiveCleaning, LiveDecoder, Paint
+from afterimage.stages.live_decoder import LiveCleaning, LiveDecoder, Paint, Subject
+from afterimage.stages.report_pictures import stimulus_pictures
 
 #: Pause where nothing has come, in s: a small part of the 20 ms that a trial may take.
 POLL_S = 0.002
@@ -309,11 +310,17 @@ def latency(values_ms: list[float]) -> dict[str, Any]:
 
 
 def write_session(
-    folder: Path, stem: str, session: Session, summary: Mapping[str, Any]
+    folder: Path, stem: str, session: Session, summary: Mapping[str, Any], subject: Subject
 ) -> dict[str, Path]:
     """Write the table of trials, the summary and the report; return where."""
     paths = {kind: folder / f"{stem}_live.{kind}" for kind in ("tsv", "json", "html")}
     write_tsv(paths["tsv"], [trial.row() for trial in session.trials], COLUMNS)
     write_json(paths["json"], dict(summary))
-    write_text(paths["html"], live_page(summary, [trial.row() for trial in session.trials]))
+    rows = [trial.row() for trial in session.trials]
+    painted = {
+        row["image"]: read_image(folder / row["image"]) for row in rows if row["image"] != "n/a"
+    }
+    shown = list(dict.fromkeys(row["stimulus_id"] for row in rows if row["image"] in painted))
+    seen = stimulus_pictures(subject.file("", "split.tsv"), subject.bids_dir, shown)
+    write_text(paths["html"], live_page(summary, rows, seen or {}, painted))
     return paths

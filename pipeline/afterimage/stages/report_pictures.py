@@ -16,7 +16,7 @@ from afterimage.reports.labels import METHOD_ORDER, method_of
 from afterimage.stages.stimuli import captions_of
 
 
-def _pictures(
+def stimulus_pictures(
     split_file: Path, bids_dir: Path | None, ids: list[str]
 ) -> dict[str, np.ndarray] | None:
     """Read the pictures of these stimuli that are there; None where none is."""
@@ -68,7 +68,7 @@ def gallery(folder: Path, name: str, bids_dir: Path | None, n_rows: int) -> mode
             continue
         names, stacks = _stacks(path, source)
         if not ids:
-            seen = _pictures(folder / f"{name}_split.tsv", bids_dir, names)
+            seen = stimulus_pictures(folder / f"{name}_split.tsv", bids_dir, names)
             # Where only some test pictures are there, the gallery shows those.
             ids = [key for key in names if key in seen] if seen else names
         if not set(ids) <= set(names):
@@ -160,7 +160,7 @@ def audit_record(
     found = audit.get("near_duplicates") or {"pairs": [], "threshold": None}
     shown = found["pairs"][:12]
     keys = [pair[side] for pair in shown for side in ("test", "train")]
-    pictures = _pictures(folder / f"{name}_split.tsv", bids_dir, keys) or {}
+    pictures = stimulus_pictures(folder / f"{name}_split.tsv", bids_dir, keys) or {}
     pairs = [
         model.NearDuplicate(
             pair["test"], pair["train"], pair["correlation"],
@@ -201,7 +201,7 @@ def _control_gallery(folder: Path, name: str, bids_dir: Path | None) -> model.Ga
             made = noise[method]
             columns[camel_case("noise_brain", method)] = [made[row % len(made)] for row in rows]
         names = [ids[row] for row in rows]
-        seen = _pictures(folder / f"{name}_split.tsv", bids_dir, names)
+        seen = stimulus_pictures(folder / f"{name}_split.tsv", bids_dir, names)
         complete = seen if seen and set(names) <= set(seen) else None
         return model.Gallery(
             stimulus=names, columns=columns, n_random=5,
