@@ -23,7 +23,8 @@ TIMEOUT_S, MEMORY_MB = 20, 3000
 
 def main() -> None:
     here = Path(__file__).parent
-    suite = SimpleNamespace(**runpy.run_path(str(here / "test_fuzz_readers.py")))
+    with atheris.instrument_imports(include=["afterimage"]):
+        suite = SimpleNamespace(**runpy.run_path(str(here / "test_fuzz_readers.py")))
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("reader", choices=suite.fuzz.READERS, metavar="READER",
                         help="one of: " + ", ".join(suite.fuzz.READERS))  # fmt: skip
