@@ -7,6 +7,8 @@ export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_VERBOSITY := error
 # Tests and the demo use one thread a process and one process a core.
 export OMP_NUM_THREADS := 1
+# Installed modules are compiled when they are first imported, and kept so, whatever the shell says.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help demo test test-all lint docs tiny clean
 
