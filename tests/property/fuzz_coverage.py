@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import runpy
+import sys
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -41,12 +42,16 @@ def main() -> None:
         with atheris.instrument_imports(include=["afterimage"]):
             for number, data in enumerate(reader.seeds()):
                 (seeds / str(number)).write_bytes(data)
-                fuzzed(data)  # imports what it needs
+                fuzzed.path.write_bytes(data)
+                reader.read(fuzzed.path)  # imports what it needs
         lines = ("".join(f"\\x{byte:02x}" for byte in word) for word in reader.words)
         words.write_text("".join(f'"{line}"\n' for line in lines if 0 < len(line) <= 4 * 64))
         options = [f"-runs={asked.runs}", f"-seed={asked.seed}", f"-timeout={TIMEOUT_S}",
-                   f"-rss_limit_mb={MEMORY_MB}", f"-dict={words}", "-max_len=65536",
-                   f"-artifact_prefix={folder}/"]  # fmt: skip
+                   f"-rss_limit_mb={MEMORY_MB}", "-max_len=65536", f"-artifact_prefix={folder}/"]  # fmt: skip
+        if reader.words:
+            options.append(f"-dict={words}")
+        # h5netcdf complains, unheard, of files that could not be opened.
+        sys.unraisablehook = lambda unraisable: None
         atheris.Setup([__file__, *options, str(seeds)], fuzzed, enable_python_coverage=True)
         atheris.Fuzz()
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from afterimage.errors import InputError
+from afterimage.io.arrays import whole
 from afterimage.io.atomic import atomic_path, require_space
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ class SeriesWriter:
         Open for writing, with its dimensions and its variable ``signal``.
     """
 
-    def __init__(self, file: h5netcdf.File) -> None:
-        self._file = file
+    def __init__(self, file: h5netcdf.File, path: Path) -> None:
+        self._file, self._path = file, path
 
     def write(self, start: int, block: np.ndarray) -> None:
         """Write ``block`` of shape (k, n_units), float32, as the samples from ``start`` on."""
@@ -151,8 +152,8 @@ class Series:
         Attributes of the file; of images, ``affine`` as array of shape (4, 4), ``shape`` as tuple.
     """
 
-    def __init__(self, file: h5netcdf.File) -> None:
-        self._file = file
+    def __init__(self, file: h5netcdf.File, path: Path) -> None:
+        self._file, self._path = file, path
         self._signal = file["signal"]
         self.n_times, self.n_units = (int(size) for size in self._signal.shape)
         self.units: dict[str, np.ndarray] = {}
@@ -168,16 +169,19 @@ class Series:
     @cached_property
     def times_s(self) -> np.ndarray:
         """Time of each sample from the start of the run; (n_times,) float64."""
-        return np.asarray(self._file["time"][...], dtype=np.float64)
+        with whole(self._path):
+            return np.asarray(self._file["time"][...], dtype=np.float64)
 
     @cached_property
     def censored(self) -> np.ndarray:
         """Samples that an analysis should leave out; (n_times,) bool."""
-        return np.asarray(self._file["censored"][...]).astype(bool)
+        with whole(self._path):
+            return np.asarray(self._file["censored"][...]).astype(bool)
 
     def read(self, units: slice = slice(None), times: slice = slice(None)) -> np.ndarray:
         """Read the samples ``times`` of ``units``; (n_times, n_units) float32."""
-        return np.asarray(self._signal[times, units], dtype=np.float32)
+        with whole(self._path):
+            return np.asarray(self._signal[times, units], dtype=np.float32)
 
     def close(self) -> None:
         """Close the file."""
@@ -208,7 +212,7 @@ def open_series(path: Path) -> Series:
     file = None
     try:
         file = h5netcdf.File(path, "r")
-        return Series(file)
+        return Series(file, path)
     except Exception as error:  # noqa: BLE001
         if file is not None:
             file.close()
