@@ -32,8 +32,8 @@ class SeriesWriter:
         Open for writing, with its dimensions and its variable ``signal``.
     """
 
-    def __init__(self, file: h5netcdf.File, path: Path) -> None:
-        self._file, self._path = file, path
+    def __init__(self, file: h5netcdf.File) -> None:
+        self._file = file
 
     def write(self, start: int, block: np.ndarray) -> None:
         """Write ``block`` of shape (k, n_units), float32, as the samples from ``start`` on."""
