@@ -1,4 +1,4 @@
-"""25,000 files more, chosen by what they reach in the code; see `fuzz_coverage.py`."""
+"""24,000 files more, chosen by what they reach in the code; see `fuzz_coverage.py`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from types import SimpleNamespace
 import pytest
 
 fuzz = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "fuzz_example.py")))
+#: Of files of HDF5, whose library (2.0.0) was seen to loop for ever in a damaged heap: nothing of
+#: ours can end that. `test_fuzz_readers` has them.
+BY_HDF5 = ("series", "trials", "features", "betas", "voxel table")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", fuzz.READERS)
+@pytest.mark.parametrize("name", [name for name in fuzz.READERS if name not in BY_HDF5])
 def test_no_file_breaks_a_reader(name: str) -> None:
     pytest.importorskip("atheris", reason="pip install 'afterimage[fuzz]'")
     n_runs = fuzz.READERS[name].n_examples // 4
