@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 #: Columns of one chunk of a wide block.
 N_CHUNK_COLUMNS = 4096
+#: A variable of fewer bytes is read whatever it was packed into; a larger one if it was packed by no
+#: more than this, twice what deflate can do.
+FREE_BYTES, MAX_RATIO = 2**26, 2000
 
 
 def open_npy(path: Path) -> np.ndarray:
@@ -102,9 +105,26 @@ def open_dataset(path: Path, group: str | None = None) -> xarray.Dataset:
     import xarray
 
     try:
+        _check_sizes(path)
         return xarray.open_dataset(path, engine="h5netcdf", group=group)
     except Exception as error:  # noqa: BLE001
         raise _unreadable(path, error) from None
+
+
+def _check_sizes(path: Path) -> None:
+    """Refuse a file that announces far more values than packing could have made of its bytes."""
+    import h5py
+
+    def check(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and item.size:
+            announced = int(item.size) * item.dtype.itemsize
+            if announced > FREE_BYTES and announced > MAX_RATIO * item.id.get_storage_size():
+                raise ValueError(
+                    f"{name} of shape {item.shape}, {item.id.get_storage_size()} bytes of it there"
+                )
+
+    with h5py.File(path) as file:
+        file.visititems(check)
 
 
 @contextmanager
