@@ -180,10 +180,11 @@ def _check_brainvision(path: Path, where: str) -> None:
                 found=f"{key}={name[:200]} in the header", expected="the name of a file beside it",
                 fix=f"put the file beside the header, and correct {key}",
             )  # fmt: skip
-        if not (path.parent / name).is_file():
+        # No file has a name of more bytes, and the system refuses to look for one.
+        if len(name.encode()) > 255 or not (path.parent / name).is_file():
             raise InputError(
                 "a file of a recording is missing", where=where,
-                found=f"no {name}, which the header names as its {key}",
+                found=f"no {name[:200]}, which the header names as its {key}",
                 expected="the file, beside the header",
                 fix=f"add the file; if it was renamed, correct {key} in the header",
             )  # fmt: skip
