@@ -12,7 +12,7 @@ import numpy as np
 from afterimage.decoding.registry import DECODERS, SHARED_DECODERS
 from afterimage.decoding.streams import Rows, TrialRows
 from afterimage.errors import InputError
-from afterimage.io.arrays import open_dataset, read_blocks
+from afterimage.io.arrays import open_blocks, open_dataset, read_blocks
 from afterimage.io.trials import average_repeats, open_reader, read_responses
 from afterimage.io.weights import load_weights
 
@@ -23,11 +23,15 @@ if TYPE_CHECKING:
 def subject_data(
     trials: Path, features: Path, tmin_s: float | None, tmax_s: float | None, stack: ExitStack
 ) -> tuple[SubjectData, np.ndarray]:
-    """Open the training trials of one subject, read when indexed; also return its test stimuli."""
+    """Open the training trials of one subject; also return its test stimuli.
+
+    Responses and features are read when indexed, until ``stack`` closes the files.
+    """
     from afterimage.decoding.shared import SubjectData
 
     reader = stack.enter_context(open_reader(trials))
-    names, blocks = read_blocks(features)
+    names, _ = read_blocks(features, names=[])
+    blocks = stack.enter_context(open_blocks(features))
     rows = np.flatnonzero(reader.split == "train")
     responses = TrialRows(reader, rows, reader.window(tmin_s, tmax_s))
     stimuli = reader.stimulus[rows]
