@@ -91,7 +91,7 @@ def fit_readout(
 
 
 def _predicted(asked: np.ndarray, solved: np.ndarray, part: slice) -> np.ndarray:
-    """Some columns of the predictions of what was asked, (m, n_columns)."""
+    """Return some columns of the predictions of what was asked, (m, n_columns)."""
     made: np.ndarray = asked @ solved[:, part]
     return made
 

@@ -346,7 +346,9 @@ class SharedDecoder(ABC):
         source = self._source(name, responses)
         rows = np.arange(len(responses))[part]
         chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
-        return joined([encode_one(self._model, source(one), name, wanted=wanted) for one in chunks])
+        return joined(
+            [encode_one(self._model, source(one), name, wanted=wanted) for one in chunks]
+        )
 
     def _known(self, responses: Any, subject: str | None) -> str:
         """Return the subject of responses; refuse one that is unknown, or has other units."""

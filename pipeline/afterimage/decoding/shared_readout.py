@@ -130,6 +130,6 @@ def _columns(values: np.ndarray, part: slice) -> np.ndarray:
 
 
 def _centred(block: np.ndarray, rows: np.ndarray, mean: np.ndarray, part: slice) -> np.ndarray:
-    """Some columns of some rows of a block, less their mean."""
+    """Return some columns of some rows of a block, less their mean."""
     centred: np.ndarray = block[rows, part] - mean[part]
     return centred

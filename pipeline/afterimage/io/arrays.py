@@ -296,11 +296,14 @@ def read_blocks(
         return np.asarray(dataset["stimulus"].values).astype(str), blocks
 
 
-def block_means(path: Path) -> dict[str, np.ndarray]:
+def block_means(path: Path, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
     """Return the mean over stimuli of every block, (n_features,) each, read some columns at a time."""
+    wanted = None if names is None else set(names)
     means = {}
     with open_blocks(path) as blocks:
         for name, block in blocks.items():
+            if wanted is not None and name not in wanted:
+                continue
             n_columns = block.shape[1]
             pieces = [
                 block.columns(slice(start, min(start + N_CHUNK_COLUMNS, n_columns))).mean(axis=0)
