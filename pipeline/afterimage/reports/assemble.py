@@ -352,13 +352,14 @@ def _group_means(report: GroupReport) -> list[tuple[str, str, str]]:
             key = (str(row["label"]), comparison_key(row))
             means.setdefault(key, {}).setdefault(kind, []).append(value)
     described, decoders = metric(name), decoders_of(rows)
+    several = len({kind for by_kind in means.values() for kind in by_kind}) > 1
     told_of = {label: differing(p for one, (_, p) in means if one == label) for label, _ in means}
     found = []
     for (label, (_, protocol)), values in means.items():
         counts = ", ".join(str(len(own)) for own in values.values())
         one = len(values) == 1
         told = [
-            f"{'' if one else kind} {described.write(float(np.mean(own)))}".strip()
+            f"{kind if several else ''} {described.write(float(np.mean(own)))}".strip()
             for kind, own in values.items()
         ]
         found.append(
