@@ -72,17 +72,17 @@ def fit_readout(
     representation, trials = held_out
     asked = (representation - mean) / scale @ vectors
     arrays: dict[str, np.ndarray] = {"readout_mean": np.asarray(mean), "readout_scale": scale}
-    predicted = {}
+    predicted: dict[str, Columns] = {}
     for name, block in blocks.items():
         covariance = np.zeros((len(gram), block.shape[1]))
-        for part in pieces(*block.shape):
-            covariance += weights[part].T @ (block[part] - means[name])
+        for rows in pieces(*block.shape):
+            covariance += weights[rows].T @ (block[rows] - means[name])
         projected = vectors.T @ covariance
         errors = np.zeros(len(alphas))
-        for part in pieces(block.shape[1], len(trials)):
-            truth = block[stimulus[trials], part] - means[name][part]
+        for columns in pieces(block.shape[1], len(trials)):
+            truth = block[stimulus[trials], columns] - means[name][columns]
             for number, alpha in enumerate(alphas):
-                guess = asked @ (projected[:, part] / (values + alpha)[:, None])
+                guess = asked @ (projected[:, columns] / (values + alpha)[:, None])
                 errors[number] += ((guess - truth) ** 2).sum()
         solved = projected / (values + alphas[int(np.argmin(errors))])[:, None]
         predicted[name] = partial(_predicted, asked, solved)
