@@ -117,6 +117,27 @@ def test_same_bytes_twice_and_after_an_interruption(name: str, tmp_path: Any) ->
             np.testing.assert_array_equal(value, other.state()[key])
 
 
+def test_features_on_disk_give_the_same_bytes(name: str, tmp_path: Any) -> None:
+    people = study({"01": 8, "02": 11, "03": 6}, n=30)
+    made: list[str] = []
+
+    def on_disk(block: str, shape: tuple[int, ...]) -> np.ndarray:
+        made.append(block)
+        path = tmp_path / f"{len(made)}.npy"
+        return np.lib.format.open_memmap(path, "w+", np.float32, shape)
+
+    few = {label: people[label] for label in ("01", "02")}
+    decoders = [make(name, n_steps=8), make(name, n_steps=8)]
+    for decoder, options in zip(decoders, ({}, {"allocate": on_disk}), strict=True):
+        decoder.fit(few, **options).adapt("03", people["03"], **options)
+    whole, read = (decoder.state() for decoder in decoders)
+    assert {f"features/{block}" for block in SIZES} <= set(made)
+    assert list(read) == list(whole)
+    for key, value in whole.items():
+        np.testing.assert_array_equal(value, read[key])
+        assert type(read[key]) is np.ndarray  # nothing of the files is left in it
+
+
 def test_scale_and_offset_of_units_do_not_matter(name: str) -> None:
     people = study({"01": 30})
     data = people["01"]

@@ -51,7 +51,13 @@ SHARED = {
     *("report_stages", "report_recordings", "report_scans", "report_pictures"),
     *("series_recordings", "report_pretraining"),
     *("live_decoder", "live_player", "live_session", "several_processes"),
-    *("held_out", "reconstruction_sets", "published_protocols", "report_published"),
+    *(
+        "held_out",
+        "recording_amounts",
+        "reconstruction_sets",
+        "published_protocols",
+        "report_published",
+    ),
     "evaluation_audit",
     *("token_series", "token_scores", "report_tokenizers", "trial_tokens", "token_probes"),
 }

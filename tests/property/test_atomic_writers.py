@@ -43,7 +43,7 @@ ALLOWED = {
         "save_checkpoint",
     ): "a partial name of its own: rooms of maths know no io",
     ("stages/fit_responses.py", "run"): "scratch in work/, removed in the end",
-    ("stages/train_decoder.py", "allocate"): "scratch in work/, removed in the end",
+    ("stages/checkpoints.py", "allocate"): "scratch in work/, removed in the end",
     ("datasets/alljoined.py", "_rename_channel"): "a copy in the temporary folder of its caller",
     ("io/weights.py", "_write_pieces"): "the temporary name of its caller",
     ("io/live_streams.py", "__init__"): "a stream, which grows while others read it",

@@ -20,7 +20,7 @@ from afterimage.errors import InputError
 from afterimage.io.arrays import block_writer, open_blocks, read_blocks
 from afterimage.io.trials import write_trials
 from afterimage.io.weights import load_weights, save_weights
-from afterimage.stages import train_decoder
+from afterimage.stages import checkpoints, train_decoder
 from afterimage.stages.reconstruction_sets import is_transductive, load_card
 
 Study = tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]
@@ -168,7 +168,7 @@ def test_a_missing_value_on_disk_is_refused() -> None:
 def test_the_stage_says_what_is_transductive(
     tmp_path: Path, rescale: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train_decoder, "LARGE_BYTES", 1000)  # the model goes through files
+    monkeypatch.setattr(checkpoints, "LARGE_BYTES", 1000)  # the model goes through files
     responses, features, groups = study()
     write_trials(
         tmp_path / "sub-01_trials.nc",

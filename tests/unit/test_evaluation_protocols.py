@@ -270,12 +270,20 @@ def test_keys_say_what_may_be_averaged() -> None:
         return {"metric": metric, "protocol": text}
 
     assert family_of(row(family="mindeye2")) == "mindeye2"
-    assert comparison_key(row()) == comparison_key(row(n=40, gallery=40))
-    assert comparison_key(row("retrieval_top1")) != comparison_key(
-        row("retrieval_top1", gallery=40)
+    told = row()["protocol"]
+    more, fewer = (
+        {"metric": "twoway_clip", "protocol": f"{told}; {n} training trials"} for n in (90, 80)
     )
-    check_one_protocol([row(), row(n=40)], "averaged")
-    for other in (row(family="mindeye2"), row(size="resized to 425 x 425"), row("pixcorr")):
+    check_one_protocol([row(), row(), more, fewer], "averaged")  # how much data is a person's own
+    silent = [{"metric": "pixcorr", "protocol": "as told", "n": n} for n in ("50", 50, 50.0)]
+    check_one_protocol(silent, "averaged")
+    assert comparison_key(silent[0]) != comparison_key({**silent[0], "n": "40"})
+    for other in (
+        row(n=40), row(gallery=40), row("retrieval_top1"), row(family="mindeye2"),
+        row(size="resized to 425 x 425"), row("pixcorr"),
+        {"metric": "twoway_clip", "protocol": told.replace("averaged", "scored one by one")},
+        {"metric": "twoway_clip", "protocol": told.replace("one sample", "best-of-4")},
+    ):  # fmt: skip
         with pytest.raises(InputError, match="would be averaged"):
             check_one_protocol([row(), other], "averaged")
 

@@ -20,14 +20,8 @@ from afterimage.reports.figures.learning import learning_panels
 from afterimage.reports.figures.style import LIGHT
 from afterimage.reports.model import SubjectReport
 from afterimage.stages import train_shared_decoder
-from afterimage.stages.learning_curve import (
-    Config,
-    Inputs,
-    Outputs,
-    minutes_recorded,
-    n_trials_of,
-    run,
-)
+from afterimage.stages.learning_curve import Config, Inputs, Outputs, run
+from afterimage.stages.recording_amounts import minutes_recorded, n_trials_of
 
 N_TRAIN, N_TEST, N_FEATURES, N_UNITS = 240, 40, 12, 60
 

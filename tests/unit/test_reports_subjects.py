@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from afterimage.evaluation.decoder_comparison import compare_over_people
+from afterimage.evaluation.metrics import protocol
 from afterimage.evaluation.subject_protocols import COLUMNS
 from afterimage.io.tables import write_tsv
 from afterimage.reports import comparison
@@ -154,3 +156,113 @@ def test_captions_have_panels_and_predictions_alone_have_none() -> None:
     assert panel.title == "Colour named right"
     assert panel.alt.count("85.0 %") == 2
     assert [one.title for one in subject_panels(report)] == ["Pixel correlation"]
+
+
+def told(n: int = 200, features: str = "clip", family: str = "afterimage-1") -> str:
+    """Return the protocol of a row of the table of subjects."""
+    return protocol(
+        size="decoded features", n=n, direction="brain_to_image", gallery=n, repeats="averaged",
+        selection="no selection", extra=(f"features {features}", f"{4 * n} training trials"),
+        family=family,
+    )  # fmt: skip
+
+
+def test_people_tested_in_other_ways_are_never_averaged_with_the_rest() -> None:
+    rows = make_rows(6)
+    kinds = {"05": told(150), "06": told(features="pixels")}
+    for row in rows:
+        row["protocol"] = kinds.get(row["subject"], told())
+        row["n"] = 150 if row["subject"] == "05" else 200
+    table = comparison.table(rows)
+    assert len(table.rows) == 3 * 2 * len(VALUES)
+    people = {row[0].note: row[3].text for row in table.rows}
+    assert list(people.values()) == ["4", "1", "1"]
+    first, fewer, other = people
+    assert "n=200" in first and "features clip" in first and "repeats" not in first
+    assert "n=150; brain_to_image; gallery=150" not in fewer and "n=150" in fewer
+    assert "features pixels" in other
+    # each mean is that of its own people, by hand
+    for name, who in zip(people, (("01", "02", "03", "04"), ("05",), ("06",)), strict=True):
+        wanted = np.mean([
+            row["value"] for row in rows
+            if row["subject"] in who and (row["analysis"], row["repeats"], row["metric"])
+            == ("within_subject", "averaged", "retrieval_top1")
+        ])  # fmt: skip
+        line = next(row for row in table.rows if row[0].note == name)
+        assert line[4].sort == pytest.approx(wanted)
+    assert comparison.sentence(rows).count("fitted on other people only, ") == 3
+    panels = ladder_panels(GroupReport(subjects=[], metrics=[], compared=rows))
+    assert len(panels) == 3 * 2 and len({panel.title for panel in panels}) == 6
+
+
+def mixed_group() -> tuple[GroupReport, dict[str, list[str]]]:
+    """Make eight people: two modalities, two protocols, one other number of test pictures."""
+    kinds = {
+        "fmri": ["01", "02", "03"], "fmri, fewer": ["04"], "fmri, best-of-8": ["05"],
+        "eeg": ["06", "07"], "eeg, other protocol": ["08"],
+    }  # fmt: skip
+    base = {"size": "native size", "n": 60, "repeats": "averaged", "selection": "one sample"}
+    changes: dict[str, dict[str, Any]] = {
+        "fmri, fewer": {"n": 40}, "fmri, best-of-8": {"selection": "best-of-8"},
+        "eeg, other protocol": {"family": "mindeye2", "size": "resized to 425 x 425"},
+    }  # fmt: skip
+    group = example.make_group(9)
+    of = {subject: kind for kind, names in kinds.items() for subject in names}
+    subjects = [
+        dataclasses.replace(one, modality=of.get(one.subject, "eeg")[:4].strip(","))
+        for one in group.subjects
+    ]
+    rows = []
+    for row in group.metrics:
+        text = base | changes.get(of[row["subject"]], {})
+        rows.append({**row, "n": text["n"], "protocol": protocol(**text)})
+    subjects = [one for one in subjects if one.status == "done"]
+    return dataclasses.replace(group, subjects=subjects, metrics=rows), kinds
+
+
+def test_no_stroke_is_a_mean_over_two_modalities_or_protocols() -> None:
+    report, kinds = mixed_group()
+    values = {
+        row["subject"]: float(row["value"]) for row in report.metrics
+        if (row["label"], row["metric"]) == ("ridgeLatentDiffusion", "twoway_clip")
+    }  # fmt: skip
+    panels = [p for p in subject_panels(report) if p.title.startswith("Two-way identification, C")]
+    # an axis for each modality and setting; a person chosen another way has a row on that axis
+    assert len(panels) == 4
+    assert sum(panel.title.count("fMRI") for panel in panels) == 2
+    for panel in panels:
+        values_drawn = panel.draw.args[2]
+        titles = panel.draw.args[0]
+        rows = [v for t, v in zip(titles, values_drawn, strict=True) if t.startswith("Diffusion")]
+        for drawn in rows:
+            own = [k for k, names in kinds.items()
+                   if sorted(values[s] for s in names) == pytest.approx(sorted(drawn))]  # fmt: skip
+            assert len(own) == 1, (panel.title, drawn)
+    drawn = [panel for panel in panels if "best-of-8" in panel.alt]
+    assert len(drawn) == 1 and "fMRI" in drawn[0].title
+    assert [panel.title.partition(" (")[2] for panel in panels] == [
+        "fMRI, n=60)", "fMRI, n=40)", "EEG, afterimage-1; native size)",
+        "EEG, mindeye2; resized to 425 x 425)",
+    ]  # fmt: skip
+    page = assemble_group(report)
+    for names in kinds.values():
+        mean = 100 * np.mean([values[name] for name in names])
+        assert f"{mean:.1f} %" in page
+    for wrong in (["01", "02", "03", "04"], ["01", "02", "03", "05"], ["06", "07", "08"]):
+        one = f"{100 * np.mean([values[name] for name in wrong]):.1f} %"
+        assert not any(one in panel.alt for panel in panels)
+
+
+def test_decoders_are_compared_over_people_tested_alike() -> None:
+    rows = [
+        {
+            "subject": subject, "role": "prediction", "metric": "twoway_clip", "method": "",
+            "decoder": decoder, "value": value, "modality": "eeg",
+            "protocol": told(150 if subject == "03" else 200),
+        }
+        for subject in ("01", "02", "03")
+        for decoder, value in (("ridge", 0.8), ("contrastive", 0.9 if subject == "03" else 0.7))
+    ]  # fmt: skip
+    (row,) = compare_over_people(rows)
+    assert row["n"] == 2 and "n=200" in row["protocol"]
+    assert row["difference"] == pytest.approx(0.1)

@@ -76,7 +76,8 @@ class MindBridgeDecoder(SharedDecoder):
         """
         import torch
 
-        hidden = self._encoded(responses, subject, predict=False).hidden
+        name = self._known(responses, subject)
+        hidden = self._encoded(responses, name, slice(None)).hidden
         with torch.inference_mode():
             built = self._model.layers(target).builder(torch.from_numpy(hidden))
         return np.asarray(built.numpy(), np.float32)

@@ -9,10 +9,12 @@ import numpy as np
 from afterimage.decoding.streams import (
     Statistics,
     Stream,
+    column_means,
     spread,
     stream_statistics,
     whitening_over_times,
 )
+from afterimage.training.pieces import pieces
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,8 +64,9 @@ def scaling_arrays(
 
 def target_scaling(block: np.ndarray) -> dict[str, np.ndarray]:
     """Mean and scale, one number, of the target's features."""
-    mean = block.mean(0, dtype=np.float64)
-    scale = np.sqrt(((block - mean) ** 2).mean()) or 1.0
+    mean = column_means(block)
+    squares = sum(float(((block[part] - mean) ** 2).sum()) for part in pieces(*block.shape))
+    scale = np.sqrt(squares / block.size) or 1.0
     return {
         "target_mean": mean.astype(np.float32),
         "target_scale": np.array([scale], np.float32),

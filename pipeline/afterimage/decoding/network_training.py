@@ -80,21 +80,23 @@ def fit_blocks(
     representation, embedding, guess = (
         np.concatenate(parts) for parts in zip(*encoded, strict=True)
     )
-    blocks = {name: block - block.mean(0, dtype=np.float64) for name, block in table.items()}
+    means = {name: block.mean(0, dtype=np.float64) for name, block in table.items()}
     arrays, predicted = fit_readout(
         lambda part: encode(model, trials, part)[0],
         training[spread(trials.subject[training], settings.n_statistics_max)],
         (representation, validation),
         trials.stimulus,
-        blocks,
+        table,
+        means,
         settings.alphas,
         CHUNK,
     )
     own = trials.stimulus[validation]
-    target_scale = np.sqrt((blocks[settings.target] ** 2).mean()) or 1.0
+    centred = table[settings.target] - means[settings.target]
+    target_scale = np.sqrt((centred**2).mean()) or 1.0
     judged: dict[str, dict[str, Any]] = {}
     for name, block in table.items():
-        truth, made = blocks[name][own], predicted[name]
+        truth, made = block[own] - means[name], predicted[name](slice(None))
         by = "ridge on the representation"
         if name == settings.target:
             head = guess * target_scale
@@ -103,7 +105,7 @@ def fit_blocks(
                 del arrays[f"coef/{name}"]
         mode = "none" if name in settings.keep_shrunk else settings.rescale
         gain = prediction_gain(made, truth, mode)
-        arrays[f"mean/{name}"] = block.mean(0, dtype=np.float64).astype(np.float32)
+        arrays[f"mean/{name}"] = means[name].astype(np.float32)
         arrays[f"gain/{name}"] = gain
         judged[name] = {**prediction_summary(made, truth), "gain": gain, "predicted_by": by}
     candidates, row = np.unique(own, return_inverse=True)

@@ -11,9 +11,11 @@ from pydantic import Field
 
 from afterimage.decoding.layout import flat_layout
 from afterimage.decoding.leaks import check_fit
+from afterimage.decoding.linear import Allocate
 from afterimage.decoding.network_settings import TrainedSettings
 from afterimage.decoding.streams import Rows, check_finite, spread, stream_statistics
 from afterimage.errors import ConfigError, InputError
+from afterimage.training.pieces import pieces
 
 CHUNK = 256  # trials read together
 
@@ -65,7 +67,10 @@ class SubjectData:
 
     def only(self, rows: np.ndarray) -> SubjectData:
         """Return some of the trials, still read when asked for."""
-        features = {name: Rows(values, rows) for name, values in self.features.items()}
+        features = {
+            name: values.only(rows) if isinstance(values, Rows) else Rows(values, rows)
+            for name, values in self.features.items()
+        }
         return SubjectData(Rows(self.responses, rows), features, self.stimuli[rows], self.regions)
 
 
@@ -79,6 +84,7 @@ class Pool:
         Number of the subject; trial among its own; row of ``table``.
     names : (n_stimuli,) of str
     table : dict of block to float32 (n_stimuli, n_features)
+        On disk where `pool` was told so: rows of it are read when a batch is made.
     """
 
     subject: np.ndarray
@@ -141,8 +147,11 @@ def check_target(target: str, sizes: Mapping[str, int], key: str = "target") -> 
         )
 
 
-def pool(subjects: Mapping[str, SubjectData]) -> Pool:
-    """Put the trials of subjects after each other, and their stimuli into one table."""
+def pool(subjects: Mapping[str, SubjectData], allocate: Allocate) -> Pool:
+    """Put the trials of subjects after each other, and their stimuli into one table.
+
+    Features are read a piece at a time, in the order of their file, and each picture's but once.
+    """
     stimuli = [np.asarray(data.stimuli).astype(str) for data in subjects.values()]
     counts = [len(one) for one in stimuli]
     together = np.concatenate(stimuli)
@@ -150,14 +159,23 @@ def pool(subjects: Mapping[str, SubjectData]) -> Pool:
     starts = np.concatenate([[0], np.cumsum(counts)])
     own = np.searchsorted(starts, first, side="right") - 1
     table: dict[str, np.ndarray] = {}
+    broken: dict[str, None] = {}
     for number, data in enumerate(subjects.values()):
-        wanted = np.flatnonzero(own == number)
+        mine = np.flatnonzero(own == number)
         for block, values in data.features.items():
             if block not in table:
-                table[block] = np.empty((len(names), values.shape[1]), np.float32)
-            if len(wanted):
-                table[block][wanted] = values[first[wanted] - starts[number]]
-    broken = [block for block, values in table.items() if not np.isfinite(values).all()]
+                table[block] = allocate(f"features/{block}", (len(names), values.shape[1]))
+            rows = first[mine] - starts[number]
+            if isinstance(values, Rows):
+                order = np.argsort(values.order[rows], kind="stable")
+                wanted, rows = mine[order], rows[order]
+            else:
+                wanted = mine
+            for part in pieces(len(rows), values.shape[1]):
+                read = np.asarray(values[rows[part]], np.float32)
+                if not np.isfinite(read).all():
+                    broken[block] = None
+                table[block][wanted[part]] = read
     if broken:
         raise InputError(
             "a value that is not finite",
@@ -184,6 +202,23 @@ def unit_scaling(name: str, data: SubjectData, n_max: int) -> dict[str, np.ndarr
         f"unit_mean/{name}": found.mean[0, :, 0],
         f"unit_scale/{name}": found.scale[0],
     }
+
+
+@dataclass(frozen=True)
+class StandardTable:
+    """Standardised features of stimuli, float32 (n, n_features), made of the rows asked for."""
+
+    values: Any
+    mean: np.ndarray
+    scale: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape of what all rows together would be."""
+        return (int(self.values.shape[0]), int(self.values.shape[1]))
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        return np.asarray((self.values[rows] - self.mean) / self.scale, np.float32)
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from afterimage.decoding.linear import prediction_gain, prediction_summary
+from afterimage.decoding.linear import in_memory
 from afterimage.decoding.network_scaling import target_scaling
-from afterimage.decoding.readout import fit_readout, read_out
+from afterimage.decoding.readout import read_out
 from afterimage.decoding.shared import (
     CHUNK,
     Pool,
     SharedSettings,
     StandardRows,
+    StandardTable,
     SubjectData,
     check_subject,
     check_target,
@@ -23,16 +24,18 @@ from afterimage.decoding.shared import (
     pool,
     unit_scaling,
 )
-from afterimage.decoding.streams import spread
+from afterimage.decoding.shared_readout import read_out_blocks
 from afterimage.errors import InputError
+from afterimage.training.pieces import pieces
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
     from pathlib import Path
     from typing import Self
 
+    from afterimage.decoding.linear import Allocate
 
-N_OFFSET = 512  # training trials that the mean of a head is taken over
+GALLERY_BYTES = 1 << 29  # of embeddings that a gallery is read for, once
 
 
 class SharedDecoder(ABC):
@@ -41,6 +44,9 @@ class SharedDecoder(ABC):
     Subjects differ in number of units and may have seen different pictures: each enters by layers
     of its own. Blocks with a head of their own come from it; the others from ridge regression on
     the shared representation, fitted on all subjects together.
+
+    Memory is that of a batch: responses and, where ``allocate`` puts them on disk, features are
+    read when a batch is made, and predictions are judged a piece at a time.
 
     Attributes
     ----------
@@ -82,6 +88,7 @@ class SharedDecoder(ABC):
         device: str = "cpu",
         checkpoint_folder: Path | None = None,
         on_progress: Callable[[int, float], None] | None = None,
+        allocate: Allocate = in_memory,
     ) -> Self:
         """Fit on the training trials of one subject or more.
 
@@ -96,6 +103,8 @@ class SharedDecoder(ABC):
             Where an interrupted training goes on from.
         on_progress : callable, optional
             Called after each step with the number of steps done and the loss.
+        allocate : callable, optional
+            Makes the arrays that features of all stimuli are kept in; default: in memory.
         """
         from afterimage.training.contrastive import held_out_groups
         from afterimage.training.shared import fit_shared
@@ -111,7 +120,7 @@ class SharedDecoder(ABC):
         self._state, self._model = {}, None
         for name, data in subjects.items():
             self._scale(name, data)
-        pooled = pool(subjects)
+        pooled = pool(subjects, allocate)
         for block in self._head_blocks(sizes):
             scaling = target_scaling(pooled.table[block])
             self._state |= {f"{key}/{block}": value for key, value in scaling.items()}
@@ -134,7 +143,10 @@ class SharedDecoder(ABC):
             on_progress=on_progress,
         )
         self._model.to("cpu").eval()
-        self._read_out(*parts, pooled)
+        scales = {block: self._state[f"target_scale/{block}"] for block in trials.targets}
+        found = read_out_blocks(*parts, pooled.table, scales, settings, allocate)
+        self._state |= found[0]
+        self.cross_validation_ = found[1]
         self._after_fit(trials, training)
         self._keep()
         return self
@@ -147,6 +159,7 @@ class SharedDecoder(ABC):
         *,
         device: str = "cpu",
         checkpoint_folder: Path | None = None,
+        allocate: Allocate = in_memory,
     ) -> Self:
         """Add one new subject, from few trials: only its own layers are trained, the rest is frozen.
 
@@ -165,7 +178,7 @@ class SharedDecoder(ABC):
             )
         settings = self.settings
         self._scale(subject, data)
-        pooled = pool({subject: data})
+        pooled = pool({subject: data}, allocate)
         trials = self._trials({subject: data}, pooled)
         self._model.requires_grad_(False)
         self._add(self._model, subject)
@@ -202,7 +215,20 @@ class SharedDecoder(ABC):
         -------
         dict of block to float32 (m, n_features)
         """
-        encoded = self._encoded(responses, subject, predict=True)
+        parts = [found for _, found in self.predict_each(responses, subject)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def predict_each(
+        self, responses: Any, subject: str | None = None
+    ) -> Iterator[tuple[slice, dict[str, np.ndarray]]]:
+        """Decode a piece of the responses at a time, as `predict` does: rows, and their features."""
+        name = self._known(responses, subject)
+        widest = max(len(self._state[f"mean/{block}"]) for block in self.blocks)
+        for part in pieces(len(responses), widest, CHUNK):
+            yield part, self._decoded(self._encoded(responses, name, part, "predicted"))
+
+    def _decoded(self, encoded: Any) -> dict[str, np.ndarray]:
+        """Features in their own units from what the network says."""
         decoded = {}
         for name in self.blocks:
             if name in encoded.predicted:
@@ -215,14 +241,24 @@ class SharedDecoder(ABC):
         return decoded
 
     def scores(
-        self, responses: Any, gallery: Mapping[str, np.ndarray], subject: str | None = None
+        self, responses: Any, gallery: Mapping[str, Any], subject: str | None = None
     ) -> np.ndarray:
-        """Compare by cosine, centred on the mean training stimulus: float32 (m, n_candidates)."""
+        """Compare by cosine, centred on the mean training stimulus: float32 (m, n_candidates).
+
+        The gallery may lie on disk: anything with ``shape`` that rows are taken from by number.
+        """
         from afterimage.training.shared import cosines
 
-        embeddings = self._encoded(responses, subject, predict=False).embeddings
-        targets = {name: self._standard(name, gallery[name]) for name in embeddings}
-        return cosines(embeddings, targets)
+        name = self._known(responses, subject)
+        heads = [block for block in self._model.blocks if block in gallery]
+        targets = {block: self._standard(block, gallery[block]) for block in heads}
+        candidates = np.arange(targets[self.settings.target].shape[0])
+        found = np.empty((len(responses), len(candidates)), np.float32)
+        width = sum(table.shape[1] for table in targets.values())
+        for part in pieces(len(responses), width, CHUNK, GALLERY_BYTES):
+            encoded = self._encoded(responses, name, part, "embeddings")
+            found[part] = cosines(encoded.embeddings, targets, candidates)
+        return found
 
     def state(self, subject: str | None = None) -> dict[str, np.ndarray]:
         """Return every array of the fitted decoder, or only those that are one subject's own."""
@@ -265,10 +301,9 @@ class SharedDecoder(ABC):
     def _scale(self, name: str, data: SubjectData) -> None:
         self._state |= unit_scaling(name, data, self.settings.n_statistics_max)
 
-    def _standard(self, block: str, values: np.ndarray) -> np.ndarray:
-        mean = self._state[f"target_mean/{block}"]
-        scaled = (values - mean) / self._state[f"target_scale/{block}"]
-        return np.asarray(scaled, np.float32)
+    def _standard(self, block: str, values: Any) -> StandardTable:
+        mean, scale = self._state[f"target_mean/{block}"], self._state[f"target_scale/{block}"]
+        return StandardTable(values, mean, scale)
 
     def _source(self, name: str, responses: Any) -> StandardRows:
         mean, scale = self._state[f"unit_mean/{name}"], self._state[f"unit_scale/{name}"]
@@ -294,54 +329,6 @@ class SharedDecoder(ABC):
             self._add(model, name)
         return model
 
-    def _read_out(
-        self, model: Any, trials: Any, training: np.ndarray, validation: np.ndarray, pooled: Pool
-    ) -> None:
-        """Fit the readouts of the blocks without a head, and judge all on held-out stimuli."""
-        from afterimage.training.shared import encode, held_out_ranks
-
-        settings = self.settings
-        encoded = encode(model, trials, validation, predict=True)
-        rows = training[spread(trials.subject[training], settings.n_statistics_max)]
-        rest = {
-            name: block - block.mean(0, dtype=np.float64)
-            for name, block in pooled.table.items()
-            if name not in encoded.predicted
-        }
-        # The contrast does not mind a constant in what heads say; a regression has none.
-        some = training[spread(trials.subject[training], N_OFFSET)]
-        usual = encode(model, trials, some, predict=True).predicted
-        predicted = {}
-        for name, values in encoded.predicted.items():
-            offset = usual[name].mean(0)
-            self._state[f"offset/{name}"] = offset
-            predicted[name] = (values - offset) * self._state[f"target_scale/{name}"]
-        if rest:
-            arrays, read = fit_readout(
-                lambda part: encode(model, trials, part).representation, rows,
-                (encoded.representation, validation), trials.stimulus, rest, settings.alphas, CHUNK,
-            )  # fmt: skip
-            self._state |= arrays
-            predicted |= read
-        own = trials.stimulus[validation]
-        self.cross_validation_ = {}
-        for name, block in pooled.table.items():
-            mean = block.mean(0, dtype=np.float64)
-            truth = block[own] - mean
-            mode = "none" if name in settings.keep_shrunk else settings.rescale
-            gain = prediction_gain(predicted[name], truth, mode)
-            self._state[f"mean/{name}"], self._state[f"gain/{name}"] = mean, gain
-            by = "ridge on the representation" if name in rest else "a head of the network"
-            summary = prediction_summary(predicted[name], truth)
-            self.cross_validation_[name] = {**summary, "gain": gain, "predicted_by": by}
-        found = held_out_ranks(model, trials, validation)
-        self.cross_validation_[settings.target] |= {
-            "top1": float((found < 1).mean()),
-            "top5": float((found < 5).mean()),
-            "n_candidates": float(len(np.unique(own))),
-            "n_trials": float(len(own)),
-        }
-
     def _keep(self) -> None:
         """Put the weights into the state, on the CPU."""
         self._model.to("cpu").eval()
@@ -352,19 +339,16 @@ class SharedDecoder(ABC):
             for key, value in sorted(self._state.items())
         }
 
-    def _encoded(self, responses: Any, subject: str | None, *, predict: bool) -> Any:
-        from afterimage.training.shared import joined
+    def _encoded(self, responses: Any, name: str, part: slice, wanted: Any = "") -> Any:
+        """Encode some responses of one subject."""
+        from afterimage.training.shared import encode_one, joined
 
-        return joined(list(self._pieces(responses, subject, predict=predict)))
-
-    def _pieces(self, responses: Any, subject: str | None, *, predict: bool) -> Iterator[Any]:
-        from afterimage.training.shared import encode_one
-
-        name = self._known(responses, subject)
         source = self._source(name, responses)
-        for start in range(0, len(responses), CHUNK):
-            rows = np.arange(start, min(start + CHUNK, len(responses)))
-            yield encode_one(self._model, source(rows), name, predict=predict)
+        rows = np.arange(len(responses))[part]
+        chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
+        return joined(
+            [encode_one(self._model, source(one), name, wanted=wanted) for one in chunks]
+        )
 
     def _known(self, responses: Any, subject: str | None) -> str:
         """Return the subject of responses; refuse one that is unknown, or has other units."""

@@ -10,13 +10,14 @@ import numpy as np
 
 from afterimage.decoding.layout import LayoutLike, in_units_and_times
 from afterimage.errors import InputError
+from afterimage.training.pieces import pieces
 
 
 @dataclass(frozen=True)
 class Rows:
     """Rows of a table, in any order and number, read when asked for."""
 
-    values: np.ndarray
+    values: Any
     order: np.ndarray
 
     @property
@@ -29,6 +30,10 @@ class Rows:
 
     def __getitem__(self, index: Any) -> np.ndarray:
         return np.asarray(self.values[self.order[index]])
+
+    def only(self, rows: np.ndarray) -> Rows:
+        """Return some of the rows, still read when asked for."""
+        return Rows(self.values, self.order[rows])
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,15 @@ def read_trials(responses: Any, indices: np.ndarray, layout: LayoutLike) -> np.n
     """Read some trials, float32 (n, n_units, n_times); each is asked for once, in order."""
     sorted_, place = np.unique(indices, return_inverse=True)
     return in_units_and_times(responses[sorted_], layout)[place]
+
+
+def column_means(table: Any) -> np.ndarray:
+    """Mean of every column, float64 (n_columns,), of a table that may lie on disk."""
+    total: np.ndarray = np.zeros(table.shape[1])
+    for part in pieces(*table.shape):
+        # one row after the other, as the mean of the whole would: pieces do not change a bit
+        total = np.add.reduce(np.concatenate([total[None], table[part]]), axis=0)
+    return total / len(table)
 
 
 SHRINKAGE = 0.01  # of covariances that responses are whitened by, towards the mean variance

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -192,13 +193,15 @@ def comparison_key(row: Mapping[str, Any]) -> tuple[str, str]:
     Returns
     -------
     metric, protocol : str
-        The protocol without what may differ between people: the number of test images, and for
-        metrics whose expectation does not depend on it the size of the gallery.
+        The protocol with the number of test images (of the row's ``n`` where it is not written
+        there), without what is a person's own: the number of training trials.
     """
-    metric = str(row.get("metric"))
     parts = [part.strip() for part in str(row.get("protocol") or "").split(";")]
-    free = ("n=",) if metric.startswith("retrieval") else ("n=", "gallery=")
-    return metric, "; ".join(part for part in parts if not part.startswith(free))
+    kept = [part for part in parts if part and not part.endswith("training trials")]
+    if not any(part.startswith("n=") for part in kept):
+        with suppress(ValueError):  # nobody knows
+            kept.append(f"n={float(str(row.get('n'))):g}")
+    return str(row.get("metric")), "; ".join(kept)
 
 
 def check_one_protocol(rows: Iterable[Mapping[str, Any]], doing: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from afterimage.errors import InputError
 from afterimage.evaluation.metrics import check_one_protocol, family_of
 
 #: Training trials of a person that a published amount of data stands for.
@@ -123,7 +124,10 @@ def _match(
         "retrieval"
     ):
         return no("another gallery")
-    return Match(published, tuple(_averaged(own, people)), "")
+    try:
+        return Match(published, tuple(_averaged(own, people)), "")
+    except InputError:
+        return no("its people were scored here in different ways")
 
 
 def _same_metric(metric: str, row: Row) -> bool:

@@ -96,6 +96,7 @@ def score_subjects(
     gallery_names: Sequence[str],
     k_values: Sequence[int],
     *,
+    features: str = "",
     resampling: Resampling | None = None,
     on_error: OnError | None = None,
 ) -> Iterator[dict[str, Any]]:
@@ -115,6 +116,8 @@ def score_subjects(
         The images to choose from, in the learner's order; those nobody saw are distractors.
     k_values : sequence of int
         Numbers of trials for few-shot; those a subject does not have are left out.
+    features : str
+        Block in which images are told apart, for the protocol.
     resampling : Resampling, optional
     on_error : callable, optional
         Told what failed; the rest goes on. By default the error is raised.
@@ -127,7 +130,8 @@ def score_subjects(
     check_agree(subjects)
     check_split(subjects)
     drawing = resampling or Resampling()
-    scorer = _Scorer(subjects, learner, [str(name) for name in gallery_names], drawing)
+    names = [str(name) for name in gallery_names]
+    scorer = _Scorer(subjects, learner, names, drawing, features)
     everybody = list(subjects)
 
     def attempt(what: str, make: Callable[..., Any], *arguments: Any) -> Any:
@@ -215,6 +219,7 @@ class _Scorer:
     learner: Learner
     gallery_names: list[str]
     drawing: Resampling
+    features: str
 
     def rows(
         self, name: str, model: Any, analysis: str, told: str, n_trials: int, k: int | None = None
@@ -230,7 +235,8 @@ class _Scorer:
                 repeats="averaged" if repeats == "averaged" else "scored one by one",
                 selection="no selection", direction="brain_to_image",
                 gallery=len(self.gallery_names),
-                extra=("each subject centred and scaled without labels", told,
+                extra=(*((f"features {self.features}",) if self.features else ()),
+                       "each subject centred and scaled without labels", told,
                        f"{n_trials} training trials"),
             )  # fmt: skip
             for metric in metrics_of(len(self.gallery_names)):

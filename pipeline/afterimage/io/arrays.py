@@ -254,7 +254,7 @@ def _chunks(n_rows: int, n_features: int) -> tuple[int, int] | None:
 
 @contextmanager
 def open_blocks(path: Path, group: str = "") -> Iterator[dict[str, BlockColumns]]:
-    """Open the blocks of a file of `BlockWriter` to read them by columns."""
+    """Open the blocks of a file of `BlockWriter` to read them by columns, or by rows."""
     import h5netcdf
 
     file = None
@@ -275,7 +275,7 @@ def open_blocks(path: Path, group: str = "") -> Iterator[dict[str, BlockColumns]
 
 
 class BlockColumns:
-    """Columns of one block on disk, read when asked for."""
+    """Columns, or rows, of one block on disk, read when asked for."""
 
     def __init__(self, variable: Any) -> None:
         self._variable = variable
@@ -284,6 +284,20 @@ class BlockColumns:
     def columns(self, part: slice) -> np.ndarray:
         """Read some columns of all stimuli, (n_stimuli, n_columns)."""
         return np.asarray(self._variable[:, part])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        """Read some stimuli, a slice or numbers in any order, (n, n_columns)."""
+        wanted, place = np.unique(np.arange(len(self))[rows], return_inverse=True)
+        if not len(wanted):
+            return np.empty((0, self.shape[1]), self._variable.dtype)
+        first, last = wanted[0], wanted[-1]
+        if last - first < 2 * len(wanted):  # one piece is read faster than many rows
+            values = self._variable[first : last + 1]
+            return np.asarray(values[(wanted - first)[place]])
+        return np.asarray(self._variable[wanted])[place]
 
 
 def read_blocks(
@@ -302,11 +316,14 @@ def read_blocks(
         return np.asarray(dataset["stimulus"].values).astype(str), blocks
 
 
-def block_means(path: Path) -> dict[str, np.ndarray]:
+def block_means(path: Path, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
     """Return the mean over stimuli of every block, (n_features,) each, read some columns at a time."""
+    wanted = None if names is None else set(names)
     means = {}
     with open_blocks(path) as blocks:
         for name, block in blocks.items():
+            if wanted is not None and name not in wanted:
+                continue
             n_columns = block.shape[1]
             pieces = [
                 block.columns(slice(start, min(start + N_CHUNK_COLUMNS, n_columns))).mean(axis=0)

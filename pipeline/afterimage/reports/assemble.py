@@ -43,6 +43,7 @@ from afterimage.reports.labels import (
 from afterimage.reports.layout import lay_out, render
 from afterimage.reports.model import GroupReport, SubjectReport
 from afterimage.reports.pretraining_words import pretraining_view
+from afterimage.reports.protocol_words import differing
 from afterimage.reports.scan_words import onset_warning
 from afterimage.reports.time_words import alarm_warning
 from afterimage.reports.tokenizer_words import tokenizer_view
@@ -351,13 +352,14 @@ def _group_means(report: GroupReport) -> list[tuple[str, str, str]]:
             key = (str(row["label"]), comparison_key(row))
             means.setdefault(key, {}).setdefault(kind, []).append(value)
     described, decoders = metric(name), decoders_of(rows)
-    several = {label for label, _ in means if [key[0] for key in means].count(label) > 1}
+    several = len({kind for by_kind in means.values() for kind in by_kind}) > 1
+    told_of = {label: differing(p for one, (_, p) in means if one == label) for label, _ in means}
     found = []
     for (label, (_, protocol)), values in means.items():
         counts = ", ".join(str(len(own)) for own in values.values())
         one = len(values) == 1
         told = [
-            f"{'' if one else kind} {described.write(float(np.mean(own)))}".strip()
+            f"{kind if several else ''} {described.write(float(np.mean(own)))}".strip()
             for kind, own in values.items()
         ]
         found.append(
@@ -365,7 +367,7 @@ def _group_means(report: GroupReport) -> list[tuple[str, str, str]]:
                 f"{label_title(label, decoders)}, {inline(described.title)}",
                 " · ".join(told),
                 f"{'mean' if one else 'means'} of {counts} subject{'' if counts == '1' else 's'}"
-                + (f" ({protocol})" if label in several else ""),
+                + (f" ({what})" if (what := told_of[label][protocol]) else ""),
             )
         )
     return found

@@ -11,6 +11,7 @@ import numpy as np
 from afterimage.reports.labels import as_number, metric
 from afterimage.reports.model import GroupReport, Row
 from afterimage.reports.page import Cell, Column, Table
+from afterimage.reports.protocol_words import differing, setting_of_comparison
 
 #: What a decoder was fitted on, by the column ``analysis``, in the order of the table.
 FITTED_ON = {
@@ -66,15 +67,22 @@ def collect(rows: Sequence[Row]) -> Scores | None:
 
 
 def groups(rows: Sequence[Row]) -> Iterator[tuple[str, str, list[Row]]]:
-    """Yield modality, decoder and their rows, in the order of the table."""
-    for modality, label in dict.fromkeys(
-        (str(row.get("modality")), str(row.get("label"))) for row in rows
-    ):
-        yield (
-            modality,
-            label,
-            [row for row in rows if (row.get("modality"), row.get("label")) == (modality, label)],
-        )
+    """Yield people, decoder and their rows that may be averaged, in the order of the table.
+
+    People are those of one modality who were tested alike: on as many pictures of as large a
+    gallery, by the same features. Where a modality has several, they are told by what differs.
+    """
+    kinds: dict[str, list[str]] = {}
+    found: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        modality, setting = str(row.get("modality")), setting_of_comparison(row)
+        kinds.setdefault(modality, []).append(setting)
+        found.setdefault((modality, setting, str(row.get("label"))), []).append(row)
+    told = {modality: differing(settings) for modality, settings in kinds.items()}
+    for (modality, setting, label), own in found.items():
+        what = told[modality][setting]
+        people = MODALITIES.get(modality, modality)
+        yield f"{people} ({what})" if what else people, label, own
 
 
 def steps(rows: Sequence[Row]) -> list[tuple[str, int | None]]:
@@ -120,29 +128,29 @@ def view(report: GroupReport) -> dict[str, Any] | None:
 
 
 def sentence(rows: Sequence[Row]) -> str:
-    """Say what carries over from person to person, by the first decoder of each modality."""
+    """Say what carries over from person to person, by the first decoder of each kind of people."""
     told = []
     name = main_metric(rows)
     described = metric(name)
     seen = set()
-    for modality, label, own in groups(rows):
+    for people, label, own in groups(rows):
         found = {
             analysis: scores_of(own, analysis, None, "averaged", name)
             for analysis in ("within_subject", "cross_subject", "pooled_subjects")
         }
         across, within = found["cross_subject"], found["within_subject"]
-        if modality in seen or across is None or within is None:
+        if people in seen or across is None or within is None:
             continue
-        seen.add(modality)
+        seen.add(people)
         above = int((across.p < 0.05).sum())
         told.append(
-            f"{MODALITIES.get(modality, modality)}, {label}: fitted on other people only, "
+            f"{people}, {label}: fitted on other people only, "
             f"{described.write(float(np.mean(across.value)))} of the averaged test pictures are "
             f"found first (chance {described.write(across.chance)}; above it in {above} of "
             f"{len(across.subjects)} people), on own data only "
             f"{described.write(float(np.mean(within.value)))}"
             if name == "retrieval_top1"
-            else f"{MODALITIES.get(modality, modality)}, {label}: {described.title.lower()} is "
+            else f"{people}, {label}: {described.title.lower()} is "
             f"{described.write(float(np.mean(across.value)))} when fitted on other people only, "
             f"{described.write(float(np.mean(within.value)))} on own data only"
         )
@@ -164,7 +172,7 @@ def table(rows: Sequence[Row]) -> Table:
         Column("Above chance", "people with p < 0.05, one-sided", numeric=True),
     ]  # fmt: skip
     body = []
-    for modality, label, own in groups(rows):
+    for people, label, own in groups(rows):
         for repeats in REPEATS:
             for analysis, k in steps(own):
                 found = [scores_of(own, analysis, k, repeats, name) for name in names]
@@ -173,7 +181,7 @@ def table(rows: Sequence[Row]) -> Table:
                     continue
                 above = int((first.p < 0.05).sum())
                 line = [
-                    Cell(label, note=MODALITIES.get(modality, modality)),
+                    Cell(label, note=people),
                     Cell(FITTED_ON[analysis].format(k=k), kind="name"),
                     Cell(REPEATS[repeats]),
                     Cell(str(len(first.subjects)), len(first.subjects), "number"),

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,16 +23,19 @@ from afterimage.bids.names import unit_of
 from afterimage.decoding.leaks import check_fit
 from afterimage.decoding.registry import SHARED_DECODERS
 from afterimage.errors import ConfigError
-from afterimage.io.arrays import block_shapes, block_writer, read_blocks
+from afterimage.io.arrays import block_shapes, block_writer, open_blocks
 from afterimage.io.trials import average_repeats, read_responses
 from afterimage.io.weights import load_weights, save_weights
 from afterimage.settings import StageConfig
-from afterimage.stages.checkpoints import checkpoint_folder
+from afterimage.stages.checkpoints import checkpoint_folder, on_disk
 from afterimage.stages.control_patterns import controls, moments
 from afterimage.stages.shared_decoders import only_subject, subject_data
+from afterimage.training.pieces import pieces
 
 if TYPE_CHECKING:
+    from afterimage.decoding.linear import Allocate
     from afterimage.decoding.shared import SubjectData
+    from afterimage.io.arrays import BlockWriter
 
 VERSION = 1
 CITES = ("scotti2024", "wang2024")
@@ -103,6 +107,7 @@ def run(
                 set(test_stimuli),
                 device=device,
                 checkpoint_folder=work,
+                allocate=on_disk(work / "features"),
             )
             n_trials = len(few.stimuli)
             seen |= set(few.stimuli.tolist())
@@ -123,7 +128,13 @@ def run(
             "cross_validation": card["cross_validation"],
         },
     )
-    _write_predictions(outputs, decoder, subject, card["decoder"], sources, inputs.features)
+    about = {"decoder": card["decoder"]}
+    predict = partial(decoder.predict_each, subject=subject)
+    with open_blocks(inputs.features) as gallery, block_writer(outputs.predictions) as writer:
+        score = partial(decoder.scores, gallery=gallery, subject=subject)
+        for source, shown in sources.items():
+            allocate = on_disk(work / source)
+            _write_source(writer, source, shown, predict, score, inputs.features, about, allocate)
     shutil.rmtree(work.parent, ignore_errors=True)
 
 
@@ -138,22 +149,35 @@ def _sources(
     )
 
 
-def _write_predictions(
-    outputs: Outputs,
-    decoder: Any,
-    subject: str,
-    name: str,
-    sources: Mapping[str, tuple[np.ndarray, np.ndarray]],
+def _write_source(
+    writer: BlockWriter,
+    source: str,
+    shown: tuple[np.ndarray, np.ndarray],
+    predict: Callable[[np.ndarray], Iterator[tuple[slice, dict[str, np.ndarray]]]],
+    score: Callable[[np.ndarray], np.ndarray],
     features: Path,
+    about: dict[str, Any],
+    allocate: Allocate,
 ) -> None:
-    """Decode every pattern; what belongs to one stimulus is averaged."""
-    training, blocks = read_blocks(features)
-    shapes = block_shapes(features) | {"training_scores": (len(training),)}
-    with block_writer(outputs.predictions) as writer:
-        for source, (patterns, stimuli) in sources.items():
-            decoded = decoder.predict(patterns, subject)
-            decoded["training_scores"] = decoder.scores(patterns, blocks, subject)
-            writer.group(source, np.unique(stimuli))
-            for block, values in decoded.items():
-                average, _, _ = average_repeats(values, stimuli)
-                writer.write(source, block, [average], shapes[block], {"decoder": name})
+    """Decode patterns a piece at a time; what belongs to one stimulus is averaged."""
+    patterns, stimuli = shown
+    shapes = block_shapes(features)
+    decoded: dict[str, np.ndarray] = {}
+    for part, found in predict(patterns):
+        for block, values in found.items():
+            if block not in decoded:
+                decoded[block] = allocate(block, (len(patterns), values.shape[1]))
+            decoded[block][part] = values
+    decoded["training_scores"] = score(patterns)
+    writer.group(source, np.unique(stimuli))
+    for block, values in decoded.items():
+        shape = shapes.get(block, values.shape[1:])
+        writer.write(source, block, _averages(values, stimuli), shape, about)
+
+
+def _averages(values: np.ndarray, stimuli: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the means of trials of each stimulus, some stimuli at a time."""
+    names, number = np.unique(stimuli, return_inverse=True)
+    for part in pieces(len(names), values.shape[1]):
+        own = np.flatnonzero((number >= part.start) & (number < part.stop))
+        yield average_repeats(values[own], number[own])[0]

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from afterimage.evaluation.scores import Resampling
     from afterimage.evaluation.subject_protocols import SubjectTrials
 
-VERSION = 2
+VERSION = 3
 CITES = ("song2024", "evgeniou2004", "defossez2023")
 
 log = logging.getLogger("afterimage")
@@ -240,7 +240,7 @@ class _Study:
             {"modality": self.found.modality, **row}
             for row in score_subjects(
                 self.subjects, learner, self.gallery_names, self.config.k_values,
-                resampling=drawing, on_error=failed,
+                features=self.block, resampling=drawing, on_error=failed,
             )
         ]  # fmt: skip
         self.seconds[learner.label] = round(time.monotonic() - started, 1)

@@ -14,8 +14,8 @@ training trials (their pictures are not looked at). Zero-shot needs the very uni
 
 from __future__ import annotations
 
-import re
 import shutil
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,23 +28,29 @@ from afterimage.bids.names import camel_case, unit_of
 from afterimage.decoding.layout import window
 from afterimage.decoding.leaks import check_fit
 from afterimage.decoding.registry import DECODERS, SHARED_DECODERS
-from afterimage.decoding.streams import Rows, TrialRows
+from afterimage.decoding.streams import Rows, Targets, TrialRows
 from afterimage.errors import ConfigError
-from afterimage.io.arrays import block_shapes, read_blocks
+from afterimage.io.arrays import block_means, block_shapes, open_blocks, read_blocks
 from afterimage.io.tables import write_tsv
 from afterimage.io.trials import average_repeats, open_reader, open_trials, read_layout
 from afterimage.io.weights import load_weights
 from afterimage.settings import StageConfig
-from afterimage.stages.checkpoints import checkpoint_folder
+from afterimage.stages.checkpoints import checkpoint_folder, on_disk
 from afterimage.stages.control_patterns import moments
-from afterimage.stages.shared_decoders import subject_data, unit_names
+from afterimage.stages.recording_amounts import AMOUNT, minutes_recorded, n_trials_of
+from afterimage.stages.shared_decoders import (
+    KnownSubjects,
+    OneSubject,
+    subject_data,
+    unit_names,
+)
 
 if TYPE_CHECKING:
     from afterimage.evaluation.scores import Resampling
+    from afterimage.io.arrays import BlockColumns
 
 VERSION = 1
 CITES = ("scotti2024",)
-AMOUNT = re.compile(r"(?P<number>\d+(\.\d+)?) ?(?P<unit>min|h|trials|%)|all")
 #: Different training pictures below which nothing can be chosen on held-out ones.
 N_STIMULI_MIN = 10
 N_TRIALS_BATCH = 512
@@ -131,91 +137,6 @@ def run(
     shutil.rmtree(work.parent, ignore_errors=True)
 
 
-def minutes_recorded(
-    session: np.ndarray, run: np.ndarray, onset_s: np.ndarray
-) -> np.ndarray | None:
-    """Minutes of recording until the end of each trial, breaks between runs apart.
-
-    A trial lasts until the next one of its run, the last of a run as long as the median.
-
-    Parameters
-    ----------
-    session, run : (n_trials,) of str
-        Of trials in the order of recording.
-    onset_s : (n_trials,) float
-        From the start of the run.
-
-    Returns
-    -------
-    (n_trials,) float, or None where an onset is unknown
-    """
-    onset_s = np.asarray(onset_s, np.float64)
-    if len(onset_s) < 2 or not np.isfinite(onset_s).all():
-        return None
-    same = (session[1:] == session[:-1]) & (run[1:] == run[:-1])
-    step_s = np.diff(onset_s)
-    if not same.any() or (step_s[same] < 0).any():
-        return None
-    length_s = np.append(np.where(same, step_s, np.nan), np.nan)
-    length_s[np.isnan(length_s)] = np.median(step_s[same])
-    return np.cumsum(length_s) / 60
-
-
-def n_trials_of(amount: str, n_trials: int, minutes: np.ndarray | None) -> int | None:
-    """How many of the trials an amount is; None where they are fewer, or time is unknown."""
-    found = AMOUNT.fullmatch(amount)
-    if found is None or found["unit"] is None:
-        return n_trials
-    number = float(found["number"])
-    if found["unit"] in ("min", "h"):
-        if minutes is None:
-            return None
-        limit = number * (60 if found["unit"] == "h" else 1)
-        n = int(np.searchsorted(minutes, limit * (1 + 1e-9), side="right"))
-        return n if minutes[-1] >= limit else None
-    n = round(number if found["unit"] == "trials" else n_trials * number / 100)
-    return n if n <= n_trials else None
-
-
-@dataclass(frozen=True)
-class _Adapted:
-    """A decoder of several subjects, asked for one of them."""
-
-    decoder: Any
-    subject: str
-
-    def predict(self, patterns: np.ndarray) -> dict[str, np.ndarray]:
-        found: dict[str, np.ndarray] = self.decoder.predict(patterns, self.subject)
-        return found
-
-    def scores(self, patterns: np.ndarray, gallery: dict[str, np.ndarray]) -> np.ndarray:
-        return np.asarray(self.decoder.scores(patterns, gallery, self.subject))
-
-
-@dataclass(frozen=True)
-class _Unadapted:
-    """A decoder of several subjects, asked for a new one as if it were each of them; the mean."""
-
-    decoder: Any
-    subjects: list[str]
-    mean: np.ndarray  # (n_values,), of the new subject's training responses
-    deviation: np.ndarray
-
-    def _as(self, patterns: np.ndarray, subject: str) -> np.ndarray:
-        state = self.decoder.state(subject)
-        standard = (patterns - self.mean) / np.where(self.deviation > 0, self.deviation, 1)
-        moved = standard * state[f"unit_scale/{subject}"] + state[f"unit_mean/{subject}"]
-        return np.asarray(moved, np.float32)
-
-    def predict(self, patterns: np.ndarray) -> dict[str, np.ndarray]:
-        each = [self.decoder.predict(self._as(patterns, one), one) for one in self.subjects]
-        return {block: np.mean([one[block] for one in each], axis=0) for block in each[0]}
-
-    def scores(self, patterns: np.ndarray, gallery: dict[str, np.ndarray]) -> np.ndarray:
-        each = [self.decoder.scores(self._as(patterns, s), gallery, s) for s in self.subjects]
-        return np.asarray(np.mean(each, axis=0))
-
-
 class _Study:
     """The trials of one subject in the order of recording, and the pictures to tell apart."""
 
@@ -234,7 +155,7 @@ class _Study:
                 fix="set learning_curve: blocks and block to encoders of extract_features",
             )  # fmt: skip
         blocks = sorted(wanted) if config.blocks else None
-        self.names, self.features = read_blocks(inputs.features, names=blocks)
+        self.names, _ = read_blocks(inputs.features, names=[])
         self.gallery_names, self.gallery = read_blocks(inputs.test_features, names=blocks)
         with open_trials(inputs.trials) as trials:
             order = {
@@ -255,23 +176,31 @@ class _Study:
         test = np.flatnonzero((split == "test") & np.isin(stimulus, self.gallery_names))
         self.test = test
         check_fit(stimulus[train], stimulus[test])
-        usual = "clip" if "clip" in self.features else next(iter(self.features))
+        usual = "clip" if "clip" in self.gallery else next(iter(self.gallery))
         self.block = config.block or usual
+        self.means = block_means(inputs.features, [self.block])
 
     def rows(self) -> list[dict[str, Any]]:
         if len(np.unique(self.stimulus[self.test])) < 2:
             return []
         rows: list[dict[str, Any]] = []
-        with open_reader(self.inputs.trials) as reader:
+        with open_reader(self.inputs.trials) as reader, open_blocks(self.inputs.features) as known:
+            features = {block: known[block] for block in self.gallery}
             times = reader.window(self.config.tmin_s, self.config.tmax_s)
             self.average = self._average(reader, times)
             for name, settings in self.config.decoders.items():
                 for amount in self.config.amounts:
-                    rows += self._fit(name, settings, amount, reader, times)
+                    rows += self._fit(name, settings, amount, reader, times, features)
         return rows
 
     def _fit(
-        self, name: str, settings: Any, amount: str, reader: Any, times: slice
+        self,
+        name: str,
+        settings: Any,
+        amount: str,
+        reader: Any,
+        times: slice,
+        features: dict[str, BlockColumns],
     ) -> list[dict[str, Any]]:
         """Fit one decoder on one amount and score it; a row that says why where it cannot be."""
         told, kept = self._first(amount)
@@ -279,7 +208,7 @@ class _Study:
         if told.get("note"):
             return [self._identity(name) | told]
         work = self.work / f"{camel_case(name)}-{len(kept)}"
-        fitted, extra = self._fitted(settings, kept, self.stimulus[kept], reader, times, work)
+        fitted, extra = self._fitted(settings, kept, features, reader, times, work)
         return [row | told for row in self._score(name, fitted, self.average, self.gallery, extra)]
 
     def _first(self, amount: str) -> tuple[dict[str, Any], np.ndarray]:
@@ -312,11 +241,12 @@ class _Study:
         check_fit({one for seen in card["fitted_on"].values() for one in seen}, held_out)
         if len(held_out) < 2:
             return []
-        _, gallery = read_blocks(self.inputs.test_features)  # it compares by blocks of its own
         rows: list[dict[str, Any]] = []
         with ExitStack() as stack:
             data, _ = subject_data(self.inputs.trials, self.inputs.features, tmin_s, tmax_s, stack)
             reader = stack.enter_context(open_reader(self.inputs.trials))
+            # it compares by blocks of its own
+            gallery = stack.enter_context(open_blocks(self.inputs.test_features))
             average = self._average(reader, reader.window(tmin_s, tmax_s))
             told = {"analysis": "zero-shot", "amount": "0 trials", "n_trials": 0, "n_stimuli": 0}
             own = unit_names(self.inputs.trials)
@@ -326,7 +256,7 @@ class _Study:
                 if own and units == own and arrays[f"unit_mean/{label}"].shape == average.shape[1:]
             ]
             if alike:
-                before = _Unadapted(new(settings, arrays), alike, *moments(data.responses))
+                before = KnownSubjects(new(settings, arrays), alike, *moments(data.responses))
                 rows += [row | told for row in self._score(name, before, average, gallery)]
             else:
                 told["note"] = "units (and times) are not those of the subjects of the fit"
@@ -342,9 +272,10 @@ class _Study:
                 decoder = new(settings, arrays)
                 work = self.work / f"{camel_case(name, 'adapted')}-{len(kept)}"
                 decoder.adapt(
-                    self.subject, few, held_out, device=self.device, checkpoint_folder=work
-                )
-                after = _Adapted(decoder, self.subject)
+                    self.subject, few, held_out, device=self.device, checkpoint_folder=work,
+                    allocate=on_disk(work / "features"),
+                )  # fmt: skip
+                after = OneSubject(decoder, self.subject)
                 rows += [row | told for row in self._score(name, after, average, gallery)]
         return rows
 
@@ -361,19 +292,20 @@ class _Study:
         return average
 
     def _fitted(
-        self, settings: Any, kept: np.ndarray, stimuli: np.ndarray, reader: Any, times: slice,
-        work: Path,
+        self, settings: Any, kept: np.ndarray, features: dict[str, BlockColumns], reader: Any,
+        times: slice, work: Path,
     ) -> tuple[Any, dict[str, Any]]:  # fmt: skip
         settings = settings.model_copy(update={"random_state": self.drawing.random_state})
         decoder = DECODERS.get(settings.kind)(settings)
         place = {name: row for row, name in enumerate(self.names)}
+        stimuli = self.stimulus[kept]
         order = np.array([place[name] for name in stimuli])
         held_out = set(self.stimulus[self.test])
         if getattr(decoder, "needs_layout", False):
             layout = window(
                 read_layout(self.inputs.trials), self.config.tmin_s, self.config.tmax_s
             )
-            streams = {block: Rows(values, order) for block, values in self.features.items()}
+            streams = {block: Rows(values, order) for block, values in features.items()}
             responses = TrialRows(reader, kept, times)
             decoder.fit(
                 responses, streams, stimuli, held_out, layout=layout, device=self.device,
@@ -381,8 +313,15 @@ class _Study:
             )  # fmt: skip
             return decoder, {"layout": layout}
         flat = reader.read(kept, times=times).reshape(len(kept), -1)
-        features = {block: values[order] for block, values in self.features.items()}
-        decoder.fit(flat, features, stimuli, held_out)
+        if getattr(decoder, "streams", False):
+            targets = {
+                block: Targets(values.columns, order, values.shape[1])
+                for block, values in features.items()
+            }
+            decoder.fit(flat, targets, stimuli, held_out, allocate=on_disk(work))
+        else:
+            whole = {block: values[order] for block, values in features.items()}
+            decoder.fit(flat, whole, stimuli, held_out)
         return decoder, {}
 
     def _score(
@@ -390,22 +329,21 @@ class _Study:
         name: str,
         fitted: Any,
         average: np.ndarray,
-        gallery: dict[str, np.ndarray],
+        gallery: Mapping[str, Any],
         extra: dict[str, Any] | None = None,
     ) -> list[dict[str, Any]]:
         from afterimage.evaluation.scores import prediction_rows
 
         extra = extra or {}
         predicted = fitted.predict(average, **extra)[self.block]
-        means = {self.block: self.features[self.block].mean(axis=0)}
         rows: list[dict[str, Any]] = prediction_rows(
             {self.block: predicted},
-            {self.block: gallery[self.block]},
+            {self.block: gallery[self.block][:]},
             subject=self.subject,
             label=camel_case(name, "learning"),
             decoder=name,
             index=self.index,
-            training_means=means,
+            training_means=self.means,
             score_matrix=fitted.scores(average, gallery, **extra),
             resampling=replace(self.drawing),
         ).rows

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ from afterimage.stages.report_published import own_and_other, read_published
 from afterimage.stages.report_time import read_alarms, read_condition_notes, read_conditions
 from afterimage.stages.report_tokenizers import read_token_models, read_tokenizers
 
-VERSION = 7
+VERSION = 8
 CITES = ("molder2021", "gorgolewski2016")
 
 #: Connections whose distribution is drawn, at most.
@@ -114,26 +115,17 @@ def build(root: Path, config: Config) -> str:
     for row in report_stages.read_rows(root):
         units.setdefault(row["subject"], []).append(row)
     labels = list(units)
+    dataset = report_stages.dataset_of(root)
     subjects = [_subject(root, label, rows, config.sections) for label, rows in units.items()]
-    metrics = [
-        path
-        for label in labels
-        if (path := root / f"sub-{label}" / "evaluation" / f"sub-{label}_metrics.tsv").is_file()
-    ]
+    files = [root / f"sub-{s}" / "evaluation" / f"sub-{s}_metrics.tsv" for s in labels]
+    own, other = own_and_other(_rows(path for path in files if path.is_file()))
     for error in report_stages.stage_errors(root, "group"):
         subjects.append(
             model.GroupSubject(
                 "dataset", status="failed", stage=error.stage, message=error.message
             )
         )
-    links = {
-        link[0]: link[1]
-        for label, rows in units.items()
-        for link in report_stages.chain(root / f"sub-{label}", rows, config.sections)
-    }
     compared, compared_notes = _compared(root, units, config.sections)
-    if compared:
-        links["evaluate_subjects"] = evaluate_subjects
     connectivity = read_group_connectivity(root)
     predicted, generated = (
         read_tsv(path) if path.is_file() else []
@@ -142,30 +134,26 @@ def build(root: Path, config: Config) -> str:
     factored = read_factors(root)
     tokenizers = read_tokenizers(root / "group" / "tokenizers")
     token_models = read_token_models(root / "group" / "tokenmodels")
-    own, other = own_and_other(_rows(metrics))
     audits = [
         report_stages.optional_json(root / f"sub-{s}" / "evaluation" / f"sub-{s}_audit.json")
         for s in labels
     ]
     n_trials = {s.subject: s.n_train_trials or -1 for s in subjects}
-    group_stages = [
-        StageRun(name, module.VERSION, cites=module.CITES)
-        for name, module, made in (
-            ("evaluate_connectivity", evaluate_connectivity, connectivity),
-            ("factor_connectome", factor_connectome, factored),
-            ("predict_phenotypes", predict_phenotypes, predicted),
-            ("generate_connectivity", generate_connectivity, generated),
-            ("train_tokenizer", train_tokenizer, tokenizers),
-            ("pretrain_tokens", pretrain_tokens, token_models),
-            ("probe_tokens", probe_tokens, any(card.probes for card in tokenizers)),
-        )
-        if made
-    ]
+    modules = _modules(root, units, config, (
+        (evaluate_subjects, compared),
+        (evaluate_connectivity, connectivity),
+        (factor_connectome, factored),
+        (predict_phenotypes, predicted),
+        (generate_connectivity, generated),
+        (train_tokenizer, tokenizers),
+        (pretrain_tokens, token_models),
+        (probe_tokens, any(card.probes for card in tokenizers)),
+    ))  # fmt: skip
     return assemble_group(
         model.GroupReport(
             subjects=subjects,
             metrics=own,
-            published=read_published(other, audits, n_trials, report_stages.dataset_of(root)),
+            published=read_published(other, audits, n_trials, dataset),
             comparison=_compared_decoders(root, own),
             conditions=read_conditions(root / "group" / "conditions.tsv"),
             condition_notes=read_condition_notes(root / "group" / "conditions.tsv"),
@@ -179,14 +167,13 @@ def build(root: Path, config: Config) -> str:
             compared_notes=compared_notes,
             stages=[
                 StageRun(stage, module.VERSION, cites=module.CITES)
-                for stage, module in links.items()
-            ]
-            + group_stages,
-            dataset=report_stages.dataset_name(report_stages.dataset_of(root)),
+                for stage, module in modules.items()
+            ],
+            dataset=report_stages.dataset_name(dataset),
             versions=report_stages.versions(
-                scans="clean_bold" in links,
-                recordings="clean_meeg" in links,
-                connectivity="connect" in links,
+                scans="clean_bold" in modules,
+                recordings="clean_meeg" in modules,
+                connectivity="connect" in modules,
             ),
             command="afterimage BIDS_DIR OUT_DIR participant",
             config_changes=[ConfigChange(*map(str, change)) for change in config.changes],
@@ -197,6 +184,23 @@ def build(root: Path, config: Config) -> str:
             facts=report_stages.facts(config.sections),
         )
     )
+
+
+def _modules(
+    root: Path,
+    units: Mapping[str, list[Row]],
+    config: Config,
+    of_group: Iterable[tuple[ModuleType, Any]],
+) -> dict[str, ModuleType]:
+    """Return the stages that ran, by name: those of people, then those of the group with a result."""
+    found = {
+        link[0]: link[1]
+        for label, rows in units.items()
+        for link in report_stages.chain(root / f"sub-{label}", rows, config.sections)
+    }
+    return found | {
+        module.__name__.rpartition(".")[2]: module for module, result in of_group if result
+    }
 
 
 def _generated_values(root: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from afterimage.decoding.registry import DECODERS, SHARED_DECODERS
 from afterimage.decoding.streams import Rows, TrialRows
 from afterimage.errors import InputError
-from afterimage.io.arrays import open_dataset, read_blocks
+from afterimage.io.arrays import open_blocks, open_dataset, read_blocks
 from afterimage.io.trials import average_repeats, open_reader, read_responses
 from afterimage.io.weights import load_weights
 
@@ -23,11 +24,15 @@ if TYPE_CHECKING:
 def subject_data(
     trials: Path, features: Path, tmin_s: float | None, tmax_s: float | None, stack: ExitStack
 ) -> tuple[SubjectData, np.ndarray]:
-    """Open the training trials of one subject, read when indexed; also return its test stimuli."""
+    """Open the training trials of one subject; also return its test stimuli.
+
+    Responses and features are read when indexed, until ``stack`` closes the files.
+    """
     from afterimage.decoding.shared import SubjectData
 
     reader = stack.enter_context(open_reader(trials))
-    names, blocks = read_blocks(features)
+    names, _ = read_blocks(features, names=[])
+    blocks = stack.enter_context(open_blocks(features))
     rows = np.flatnonzero(reader.split == "train")
     responses = TrialRows(reader, rows, reader.window(tmin_s, tmax_s))
     stimuli = reader.stimulus[rows]
@@ -94,6 +99,54 @@ def scores_of_test(
         return names, scores
     average, names, _ = average_repeats(responses, stimuli)
     return names, np.asarray(decoder.scores(average, gallery))
+
+
+@dataclass(frozen=True)
+class OneSubject:
+    """A decoder of several subjects, asked for one of them."""
+
+    decoder: Any
+    subject: str
+
+    def predict(self, patterns: np.ndarray) -> dict[str, np.ndarray]:
+        """Decode features, float32 (m, n_features) of each block."""
+        found: dict[str, np.ndarray] = self.decoder.predict(patterns, self.subject)
+        return found
+
+    def scores(self, patterns: np.ndarray, gallery: Mapping[str, Any]) -> np.ndarray:
+        """Compare with candidates, float32 (m, n_candidates)."""
+        return np.asarray(self.decoder.scores(patterns, gallery, self.subject))
+
+
+@dataclass(frozen=True)
+class KnownSubjects:
+    """A decoder of several subjects, asked for a new one as if it were each of them; the mean."""
+
+    decoder: Any
+    subjects: list[str]
+    mean: np.ndarray  # (n_values,), of the new subject's training responses
+    deviation: np.ndarray
+
+    def _as(self, patterns: np.ndarray, subject: str) -> np.ndarray:
+        state = self.decoder.state(subject)
+        standard = (patterns - self.mean) / np.where(self.deviation > 0, self.deviation, 1)
+        moved = standard * state[f"unit_scale/{subject}"] + state[f"unit_mean/{subject}"]
+        return np.asarray(moved, np.float32)
+
+    def predict(self, patterns: np.ndarray) -> dict[str, np.ndarray]:
+        """Decode features, float32 (m, n_features) of each block."""
+        total: dict[str, np.ndarray] = {}
+        for subject in self.subjects:
+            for block, values in self.decoder.predict(
+                self._as(patterns, subject), subject
+            ).items():
+                total[block] = total[block] + values if block in total else values
+        return {block: values / np.float32(len(self.subjects)) for block, values in total.items()}
+
+    def scores(self, patterns: np.ndarray, gallery: Mapping[str, Any]) -> np.ndarray:
+        """Compare with candidates, float32 (m, n_candidates)."""
+        each = [self.decoder.scores(self._as(patterns, s), gallery, s) for s in self.subjects]
+        return np.asarray(np.mean(each, axis=0))
 
 
 def plain(value: Any) -> Any:

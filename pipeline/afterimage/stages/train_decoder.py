@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +15,6 @@ from pydantic import Field
 from afterimage.decoding.bayesian import BayesianSettings
 from afterimage.decoding.layout import window
 from afterimage.decoding.leaks import check_fit
-from afterimage.decoding.linear import Allocate
 from afterimage.decoding.registry import DECODERS
 from afterimage.decoding.ridge import RidgeSettings
 from afterimage.decoding.roi_patterns import region_masks, roi_optimal_features
@@ -32,18 +29,15 @@ from afterimage.io.arrays import (
     open_dataset,
     read_blocks,
 )
-from afterimage.io.atomic import require_space
 from afterimage.io.trials import average_repeats, open_reader, read_layout, read_responses
 from afterimage.io.weights import save_weights
 from afterimage.settings import StageConfig
-from afterimage.stages.checkpoints import checkpoint_folder
+from afterimage.stages.checkpoints import checkpoint_folder, on_disk
 from afterimage.stages.control_patterns import controls, moments
 from afterimage.stages.shared_decoders import plain
 from afterimage.training.processes import process_number
 
 VERSION = 4
-#: Arrays of a decoder from this size on are kept on disk while it is fitted.
-LARGE_BYTES = 1 << 28
 CITES = ("duprelatour2022", "ozcelik2023")
 
 if TYPE_CHECKING:
@@ -132,7 +126,7 @@ def run(
         if extra:
             options = {"device": device, "checkpoint_folder": work}
         elif getattr(decoder, "streams", False):
-            options = {"allocate": _on_disk(work)}
+            options = {"allocate": on_disk(work)}
         decoder.fit(responses, features, stimuli, held_out=set(test_stimuli), **extra, **options)
         statistics = moments(responses)
         save_weights(
@@ -171,20 +165,6 @@ def _of_trials(values: Any, order: np.ndarray, *, rows: bool) -> Any:
     if isinstance(values, BlockColumns):
         return Targets(values.columns, order, values.shape[1])
     return Rows(values, order) if rows else values[order]
-
-
-def _on_disk(folder: Path) -> Allocate:
-    """Make arrays too large for memory as files in ``folder``, which is removed in the end."""
-
-    def allocate(name: str, shape: tuple[int, ...]) -> np.ndarray:
-        if 4 * math.prod(shape) < LARGE_BYTES:
-            return np.empty(shape, np.float32)
-        folder.mkdir(parents=True, exist_ok=True)
-        require_space(folder, 4 * math.prod(shape))
-        file = folder / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.npy"
-        return np.lib.format.open_memmap(file, "w+", np.float32, shape)
-
-    return allocate
 
 
 def _sources(

@@ -2,6 +2,9 @@
 
 ``group/decoding/desc-<decoder>_model.safetensors`` holds the arrays that all subjects share; those
 of each subject lie with `apply_shared_decoder`. Subjects named in ``adapt`` take no part here.
+
+Features that are large together lie in the working folder, uncompressed, while it is fitted: of
+eight people and 9,000 pictures each, 257 x 768 values are 57 GB, of which a batch needs 0.2.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from afterimage.errors import AfterimageError, ConfigError, InputError
 from afterimage.io.tables import read_tsv
 from afterimage.io.weights import save_weights
 from afterimage.settings import StageConfig
-from afterimage.stages.checkpoints import checkpoint_folder
+from afterimage.stages.checkpoints import checkpoint_folder, on_disk
 from afterimage.stages.runner import record_skipped
 from afterimage.stages.shared_decoders import plain, subject_data, unit_names
 
@@ -90,7 +93,10 @@ def run(
     with ExitStack() as stack:
         subjects, held_out, skipped = _subjects(inputs, config, stack)
         record_skipped("train_shared_decoder", outputs.model, *skipped)
-        decoder.fit(subjects, held_out, device=device, checkpoint_folder=work)
+        decoder.fit(
+            subjects, held_out, device=device, checkpoint_folder=work,
+            allocate=on_disk(work / "features"),
+        )  # fmt: skip
     save_weights(
         outputs.model,
         decoder.state(),

@@ -1,13 +1,12 @@
-"""Plot of the group: subjects are dots (bars where many), their mean a stroke."""
+"""Plot of the group: subjects are dots (bars where many), the mean of those scored alike a stroke."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
 
-from afterimage.evaluation.metrics import comparison_key
 from afterimage.reports.figures.dots import ROLES, ROW_HEIGHT_IN, finish_rows
 from afterimage.reports.figures.style import Theme, new_axes, to_svg
 from afterimage.reports.labels import (
@@ -17,9 +16,11 @@ from afterimage.reports.labels import (
     label_title,
     main_metrics,
     metric,
+    modality_title,
 )
 from afterimage.reports.model import GroupReport, Row
 from afterimage.reports.page import Panel
+from afterimage.reports.protocol_words import differing, setting_and_way
 
 MAX_DOTS = 60
 CAPTION_METRICS = ("named_", "meteor_")
@@ -71,42 +72,42 @@ def draw_subjects(
 
 
 def subject_panels(report: GroupReport) -> list[Panel]:
-    """One panel a metric: all subjects and their mean for each label."""
+    """One panel a metric and kind of people: all of them and their mean for each label."""
     reconstructions = [row for row in report.metrics if row.get("role") == "reconstruction"]
-    panels = []
-    decoders = decoders_of(report.metrics)
-    for name in main_metrics(str(row["metric"]) for row in reconstructions):
-        drawn = (row for row in report.metrics if row.get("role") in set(ROLES) - {"prediction"})
-        parts = _by_size(row for row in drawn if row.get("metric") == name)
-        for size, rows in parts.items():
-            panels.append(_one_panel(name, rows, decoders, size if len(parts) > 1 else ""))
-    return panels
+    drawn = [row for row in report.metrics if row.get("role") in set(ROLES) - {"prediction"}]
+    names = main_metrics(str(row["metric"]) for row in reconstructions)
+    return _panels(report, drawn, names, ROLES)
 
 
 def caption_panels(report: GroupReport) -> list[Panel]:
-    """One panel a metric of captions: all subjects and their mean for each label."""
+    """One panel a metric of captions and kind of people."""
     captions = [row for row in report.metrics if row.get("role") in CAPTION_KINDS]
+    names = dict.fromkeys(str(row["metric"]) for row in captions)
+    wanted = [name for name in names if name.startswith(CAPTION_METRICS)]
+    return _panels(report, captions, wanted, CAPTION_KINDS)
+
+
+def _panels(
+    report: GroupReport, drawn: Sequence[Row], names: Sequence[str], kinds: Mapping[str, str]
+) -> list[Panel]:
+    """Make panels of rows that may stand on one axis: of one metric, modality and setting."""
+    people = {one.subject: modality_title(one.modality) for one in report.subjects}
     decoders = decoders_of(report.metrics)
     panels = []
-    for name in dict.fromkeys(str(row["metric"]) for row in captions):
-        if name.startswith(CAPTION_METRICS):
-            rows = [row for row in captions if row["metric"] == name]
-            panels.append(_one_panel(name, rows, decoders, "", kinds=CAPTION_KINDS))
+    for name in names:
+        parts: dict[tuple[str, str], list[Row]] = {}
+        for row in drawn:
+            if row.get("metric") == name:
+                modality = people.get(str(row.get("subject")), "")
+                parts.setdefault((modality, setting_and_way(row)[0]), []).append(row)
+        settings: dict[str, list[str]] = {}
+        for modality, setting in parts:
+            settings.setdefault(modality, []).append(setting)
+        for (modality, setting), rows in parts.items():
+            told = [modality] if len(settings) > 1 else []
+            what = ", ".join(filter(None, [*told, differing(settings[modality])[setting]]))
+            panels.append(_one_panel(name, rows, decoders, what, kinds=kinds))
     return panels
-
-
-def _by_size(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    """Rows whose values may stand on one axis and be averaged: of one protocol and size.
-
-    How a reconstruction was chosen differs between labels, which are rows of the panel of their own.
-    """
-    parts: dict[str, list[Row]] = {}
-    for row in rows:
-        _, text = comparison_key(row)
-        size = "; ".join(part.strip() for part in text.split(";")[:2])
-        gallery = [part.strip() for part in text.split(";") if "gallery=" in part]
-        parts.setdefault("; ".join([size, *gallery]), []).append(row)
-    return parts
 
 
 def _one_panel(
@@ -115,34 +116,44 @@ def _one_panel(
     decoders: Sequence[str],
     told: str,
     *,
-    kinds: Mapping[str, str] = ROLES,
+    kinds: Mapping[str, str],
 ) -> Panel:
-    collected: dict[str, list[float]] = {}
-    kind_of: dict[str, str] = {}
+    """Draw people who were scored alike as one row; a label scored in two ways has two rows."""
+    collected: dict[tuple[str, str], list[float]] = {}
+    kind_of: dict[tuple[str, str], str] = {}
     chances: list[float] = []
     for row in rows:
         kind, value = kinds.get(str(row.get("role"))), as_number(row.get("value"))
         if kind is None or value is None:
             continue
-        collected.setdefault(str(row.get("label")), []).append(value)
-        kind_of[str(row.get("label"))] = kind
+        key = (str(row.get("label")), setting_and_way(row)[1])
+        collected.setdefault(key, []).append(value)
+        kind_of[key] = kind
         chance = as_number(row.get("chance"))
         if chance is not None and kind == "real":
             chances.append(chance)
-    return _panel(name, collected, kind_of, chances, decoders, told)
+    ways = {
+        label: differing(way for other, way in collected if other == label)
+        for label, _ in collected
+    }
+    titles = {}
+    for label, way in collected:
+        title, what = label_title(label, decoders), ways[label][way]
+        titles[label, way] = f"{title} ({what})" if what else title
+    return _panel(name, collected, kind_of, chances, titles, told)
 
 
 def _panel(
     name: str,
-    collected: Mapping[str, list[float]],
-    kinds: Mapping[str, str],
+    collected: Mapping[tuple[str, str], list[float]],
+    kinds: Mapping[tuple[str, str], str],
     chances: Sequence[float],
-    decoders: Sequence[str],
+    title_of: Mapping[tuple[str, str], str],
     told: str,
 ) -> Panel:
     order = ("real", "baseline", "ceiling")
     labels = sorted(collected, key=lambda label: order.index(kinds[label]))
-    titles = [label_title(label, decoders) for label in labels]
+    titles = [title_of[label] for label in labels]
     described = metric(name)
     means = "; ".join(
         f"{title} {described.write(float(np.mean(collected[label])))}"

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from afterimage.reports.comparison import (
-    MODALITIES,
     REPEATS,
     Scores,
     groups,
@@ -104,11 +103,11 @@ def _dots(axes: Axes, place: float, values: np.ndarray, theme: Theme) -> None:
 
 
 def ladder_panels(report: GroupReport) -> list[Panel]:
-    """One panel a modality, decoder and way of testing."""
+    """One panel a kind of people, decoder and way of testing."""
     name = main_metric(report.compared)
     described = metric(name)
     panels = []
-    for modality, label, rows in groups(report.compared):
+    for people, label, rows in groups(report.compared):
         for repeats in REPEATS:
             found = {
                 step: scores
@@ -133,8 +132,8 @@ def ladder_panels(report: GroupReport) -> list[Panel]:
             told += [f"{title} {_mean(described, scores)}" for title, scores in ends.items()]
             panels.append(
                 Panel(
-                    f"{MODALITIES.get(modality, modality)}, {label}, {repeats} test trials",
-                    f"{described.title} of {label}, {repeats} test trials, mean over people: "
+                    f"{people}, {label}, {repeats} test trials",
+                    f"{described.title} of {label}, {people}, {repeats} test trials, mean over people: "
                     + "; ".join(told),
                     partial(draw_ladder, Ladder(shots, ends, name)),
                 )
