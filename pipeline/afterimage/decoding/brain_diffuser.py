@@ -29,7 +29,7 @@ from afterimage.decoding.linear import (
     unit_statistics,
 )
 from afterimage.decoding.registry import DECODERS
-from afterimage.decoding.regression_axes import product, products
+from afterimage.decoding.regression_axes import product, products, standardised
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -111,9 +111,12 @@ class BrainDiffuserDecoder(LinearDecoder):
         parts = []
         for train, test in folds:
             own_mean, own_scale = unit_statistics(responses[train])
-            known = (responses[train] - own_mean) / own_scale
-            left_out = (responses[test] - own_mean) / own_scale
+            known, left_out = (
+                standardised(responses, rows, (own_mean, own_scale), slice(None))
+                for rows in (train, test)
+            )
             weights = stimulus_weights(known, stimulus[train], len(first), asked, left_out)
+            del known, left_out
             counts = np.bincount(stimulus[train], minlength=len(first))
             parts.append((test, counts, weights))
         chosen = {
@@ -122,7 +125,7 @@ class BrainDiffuserDecoder(LinearDecoder):
             )
             for name, block in features.items()
         }
-        inputs = (responses[:, units] - mean[units]) / scale[units]
+        inputs = standardised(responses, np.arange(len(stimuli)), (mean, scale), units)
         used = sorted(set(chosen.values()))
         axes = stimulus_weights(inputs, stimulus, len(first), [asked[i] for i in used])
         self.cross_validation_ = {}

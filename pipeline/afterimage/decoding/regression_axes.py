@@ -49,7 +49,7 @@ class RegressionAxes:
         return (known - mean).astype(np.float32), mean
 
     def shrinkage(self, alphas: np.ndarray | float) -> np.ndarray:
-        """What each axis is divided by for one penalty or one a target: float32 (r, 1 or n_targets)."""
+        """Return what each axis is multiplied by, (r, 1), or (r, n_targets) for one penalty a target."""
         weights: np.ndarray = 1 / (self.values[:, None] + np.atleast_1d(alphas) * self.level)
         return weights.astype(np.float32)
 
@@ -71,7 +71,7 @@ class LeftOut:
     weights: np.ndarray | None = None
 
     def known(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What predictions are made of, float32 (r or n_seen, n_targets), and the mean they lack."""
+        """Return what predictions are made of, (r or n_seen, n_targets), and the mean they lack."""
         centred, mean = self.axes.centred(features)
         return (self.axes.targets @ centred if self.weights is None else centred), mean
 
@@ -94,7 +94,9 @@ class LeftOut:
             found[:, columns] = self.weights[number] @ known[:, columns]
         return found
 
-    def weighed(self, n_targets: int, allocate: Callable[[tuple[int, ...]], np.ndarray]) -> LeftOut:
+    def weighed(
+        self, n_targets: int, allocate: Callable[[tuple[int, ...]], np.ndarray]
+    ) -> LeftOut:
         """Weigh stimuli instead of going through the axes, where that is less work for all targets.
 
         ``allocate`` makes the array of the weights, which may be larger than memory.
@@ -109,7 +111,9 @@ class LeftOut:
         for number, alpha in enumerate(self.alphas):
             scaled = self.axes.axes * self.axes.shrinkage(alpha).T
             np.matmul(scaled, self.axes.targets, out=weights[number])
-        return replace(self, axes=replace(self.axes, axes=NOTHING, targets=NOTHING), weights=weights)
+        return replace(
+            self, axes=replace(self.axes, axes=NOTHING, targets=NOTHING), weights=weights
+        )
 
 
 def regression_axes(

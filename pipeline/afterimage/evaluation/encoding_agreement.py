@@ -21,8 +21,8 @@ from afterimage.evaluation.metrics import COLUMNS, protocol
 from afterimage.evaluation.statistics import permutation_chance, permuted_pairs
 
 ALPHAS = tuple(10.0**power for power in range(-1, 7))
-#: Values of one chunk of training responses.
-CHUNK_VALUES = 2**26
+#: Values of one chunk of training responses; the fit holds half a dozen arrays of that size.
+CHUNK_VALUES = 2**24
 #: Resamples of images counted at once.
 CHUNK_BOOTSTRAPS = 250
 
@@ -67,14 +67,14 @@ def fit_encoding(features: NDArray[np.generic], responses: NDArray[np.generic]) 
     mean, scale = values.mean(axis=0), values.std(axis=0)
     scale = np.where(scale > 1e-12, scale, 1.0)
     inputs = (values - mean) / scale
-    targets = np.asarray(responses, np.float64)
-    targets = (targets - targets.mean(axis=0)) / np.maximum(targets.std(axis=0), 1e-12)
-    coef = np.empty((inputs.shape[1], targets.shape[1]), np.float32)
-    step = max(1, CHUNK_VALUES // len(targets))
-    for start in range(0, targets.shape[1], step):
+    n_images, n_units = np.shape(responses)
+    coef = np.empty((inputs.shape[1], n_units), np.float32)
+    step = max(1, CHUNK_VALUES // n_images)
+    for start in range(0, n_units, step):
         part = slice(start, start + step)
         model = RidgeCV(alphas=ALPHAS, fit_intercept=False, alpha_per_target=True)
-        chunk = targets[:, part]
+        chunk = np.asarray(responses[:, part], np.float64)
+        chunk = (chunk - chunk.mean(axis=0)) / np.maximum(chunk.std(axis=0), 1e-12)
         coef[:, part] = np.atleast_2d(model.fit(inputs, chunk).coef_).T
     return EncodingModel(mean, scale, coef)
 
