@@ -176,9 +176,10 @@ def standardised(
 ) -> np.ndarray:
     """Responses of some trials and units, standardised: float32 (n_rows, n_units), in one copy."""
     mean, scale = statistics
-    whole = isinstance(units, slice) or len(units) == responses.shape[1]
-    values = responses[rows] if whole else responses[np.ix_(rows, units)]
-    values = values[:, units] if isinstance(units, slice) else values
+    if isinstance(units, slice) or len(units) == responses.shape[1]:
+        values = responses[rows, units] if isinstance(units, slice) else responses[rows]
+    else:
+        values = responses[np.ix_(rows, units)]
     values -= mean[units]
     values /= scale[units]
     return values

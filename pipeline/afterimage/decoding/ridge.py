@@ -183,7 +183,7 @@ class RidgeDecoder(LinearDecoder):
         candidates, guesses = np.float64(0), np.float64(0)
         for name in self.blocks:
             mean = self._state[f"mean/{name}"]
-            for part in self._batches(len(mean)):
+            for part in self._batches(len(mean), N_COLUMNS_READ):
                 loading = self._state[f"loading/{name}"][part].astype(np.float64)
                 known = columns_of(gallery[name], part) - mean[part]
                 candidates = candidates + known @ loading
@@ -363,9 +363,9 @@ class RidgeDecoder(LinearDecoder):
             for part in self._batches(values.shape[1]):
                 yield slice(start + part.start, start + part.stop), values[:, part]
 
-    def _batches(self, n_targets: int) -> list[slice]:
+    def _batches(self, n_targets: int, at_least: int = 1) -> list[slice]:
         """Targets solved together, to bound the memory."""
-        step = self.settings.n_targets_batch
+        step = max(at_least, self.settings.n_targets_batch)
         return [slice(i, min(i + step, n_targets)) for i in range(0, n_targets, step)]
 
 
