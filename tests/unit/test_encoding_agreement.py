@@ -45,7 +45,7 @@ def test_the_encoding_model_is_that_of_scikit_learn(
     targets /= np.maximum(targets.std(axis=0), 1e-12)
     model = RidgeCV(alphas=encoding_agreement.ALPHAS, fit_intercept=False, alpha_per_target=True)
     expected = model.fit(inputs, targets)
-    assert len(np.unique(expected.alpha_)) > 1
+    assert n < n_features or len(np.unique(expected.alpha_)) > 1
     np.testing.assert_allclose(found.coef, expected.coef_.T, atol=1e-6)
 
 
