@@ -143,7 +143,7 @@ class RidgeDecoder(LinearDecoder):
         basis, n_blocks = self._basis(grams)
         errors = np.zeros((len(stimuli), basis.shape[1]))
         for name, block in features.items():
-            power = _centred(grams[name])[1]
+            power = _centred(_inner(grams[name]))[1]
             loading = basis / (power * n_blocks) if power > 0 else 0 * basis
             report = self._fit_block(
                 name, block, (first, stimulus), parts, whole, allocate, (loading, errors)
@@ -238,7 +238,7 @@ class RidgeDecoder(LinearDecoder):
         seen, own = np.unique(stimulus[rows], return_inverse=True)
         kernel, n_useful = np.zeros((len(seen), len(seen))), 0
         for gram in grams.values():
-            known, power = _centred(gram[np.ix_(seen, seen)])
+            known, power = _centred(_inner(gram, seen))
             if power > 0:
                 known /= power
                 kernel += known
@@ -257,22 +257,29 @@ class RidgeDecoder(LinearDecoder):
         return np.asarray(weights / norm if norm > 0 else equal, np.float32)
 
     def _gram(self, block: Any, first: np.ndarray) -> np.ndarray:
-        """Inner products of the features of the stimuli, (n_stimuli, n_stimuli)."""
-        gram = np.zeros((len(first), len(first)))
-        for _, features in self._targets(block, first):
+        """Inner products of the stimuli's features, (n, n); or the features, (n, fewer), less their mean."""
+        narrow = 2 * block.shape[1] < len(first)
+        gram = np.zeros((len(first), block.shape[1] if narrow else len(first)))
+        for part, features in self._targets(block, first):
             values = features.astype(np.float64)
             values -= values.mean(0)  # a large offset would take the digits
-            gram += values @ values.T
+            if narrow:
+                gram[:, part] = values
+            else:
+                gram += values @ values.T
         return gram
 
     def _basis(self, grams: Mapping[str, np.ndarray]) -> tuple[np.ndarray, int]:
         """Whitened components of all blocks together, (n_stimuli, k), and the number of blocks."""
         from scipy.linalg import eigh
 
-        total, n = np.zeros_like(next(iter(grams.values()))), len(next(iter(grams.values())))
+        n = len(next(iter(grams.values())))
+        total = np.zeros((n, n))
         for gram in grams.values():
-            known, power = _centred(gram)
-            total += known / power if power > 0 else gram
+            known, power = _centred(_inner(gram))
+            if power > 0:
+                known /= power
+                total += known
         total /= len(grams)
         largest = (max(0, n - self.settings.n_components), n - 1)
         values, vectors = eigh(
@@ -369,10 +376,19 @@ class RidgeDecoder(LinearDecoder):
         return [slice(i, min(i + step, n_targets)) for i in range(0, n_targets, step)]
 
 
+def _inner(gram: np.ndarray, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
+    """Inner products of some stimuli, from those of all or from their features: a new array."""
+    part = gram[rows]
+    if gram.shape[1] < len(gram):
+        return np.asarray(part @ part.T)
+    return part[:, rows].copy() if isinstance(rows, slice) else part[:, rows]
+
+
 def _centred(gram: np.ndarray) -> tuple[np.ndarray, float]:
     """Inner products of rows less their mean, and the mean squared norm of these."""
     means = gram.mean(0)
-    centred = gram - means - means[:, None] + means.mean()
+    centred = gram - means
+    centred -= means[:, None] - means.mean()
     power = float(np.trace(centred)) / len(gram)
     # constant features leave rounding errors
     return centred, power if power > 1e-12 * float(np.trace(gram)) / len(gram) else 0.0
