@@ -32,18 +32,20 @@ import psutil
 
 CONFIG = """\
 random_state: 0
-extract_features:
-  encoders:
-    tokens: {kind: vision, path: tiny/clip, output: tokens}
 train_decoder:
   average_training_repeats: true
   decoders:
     bayesian: null
-    ridge: {kind: ridge}
-    brainDiffuser: {kind: brain_diffuser}
+    ridge: {kind: ridge, n_folds: 3}
+    brainDiffuser: {kind: brain_diffuser, n_folds: 3}
 reconstruct:
   methods:
-    latent_diffusion: {n_steps: 8, n_candidates: 2}
+    linear_pixels: null
+    retrieval: null
+    latent_diffusion: {n_steps: 5, n_candidates: 2}
+evaluate:
+  encoders: [clip, pixels]
+  agreement: [clip]
 """
 CEILING = 0.45  # median over voxels of the correlation of one trial with its own signal
 N_VOXELS_CHUNK = 1024
@@ -153,12 +155,12 @@ class Watch:
         return own
 
 
-def run(folder: Path, cores: int) -> tuple[float, Watch]:
+def run(folder: Path, cores: int, more: list[str]) -> tuple[float, Watch]:
     """Run the command line on the folder; return seconds and the memory of the stages."""
     config = folder / "config.yaml"
     config.write_text(CONFIG)
     command = [sys.executable, "-m", "afterimage", str(folder / "data"), str(folder / "out")]
-    command += ["participant", "--config", str(config), "--", "--cores", str(cores)]
+    command += ["participant", "--config", str(config), *more, "--", "--cores", str(cores)]
     started = time.perf_counter()
     with (folder / "log.txt").open("wb") as log:
         process = subprocess.Popen(
@@ -243,6 +245,7 @@ def main() -> None:
     parser.add_argument("--voxels", type=int, default=15_724)
     parser.add_argument("--picture-px", type=int, default=64, help="side of a picture")
     parser.add_argument("--cores", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--config", nargs="*", type=Path, default=[], help="settings after ours")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     with contextlib.ExitStack() as stack:
@@ -256,7 +259,7 @@ def main() -> None:
                 f"({time.process_time() - cpu:.0f} CPU s)",
                 flush=True,
             )
-        seconds, watch = run(folder, asked.cores)
+        seconds, watch = run(folder, asked.cores, [str(file) for file in asked.config])
         tell_costs(folder / "out", seconds, watch)
         tell_scores(folder)
 
