@@ -155,12 +155,15 @@ class Watch:
         return own
 
 
-def run(folder: Path, cores: int, more: list[str]) -> tuple[float, Watch]:
+def run(folder: Path, cores: int, more: list[Path]) -> tuple[float, Watch]:
     """Run the command line on the folder; return seconds and the memory of the stages."""
     config = folder / "config.yaml"
     config.write_text(CONFIG)
     command = [sys.executable, "-m", "afterimage", str(folder / "data"), str(folder / "out")]
-    command += ["participant", "--config", str(config), *more, "--", "--cores", str(cores)]
+    command += ["participant"]
+    for file in (config, *more):
+        command += ["--config", str(file)]
+    command += ["--", "--cores", str(cores)]
     started = time.perf_counter()
     with (folder / "log.txt").open("wb") as log:
         process = subprocess.Popen(
@@ -259,7 +262,7 @@ def main() -> None:
                 f"({time.process_time() - cpu:.0f} CPU s)",
                 flush=True,
             )
-        seconds, watch = run(folder, asked.cores, [str(file) for file in asked.config])
+        seconds, watch = run(folder, asked.cores, asked.config)
         tell_costs(folder / "out", seconds, watch)
         tell_scores(folder)
 
