@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -23,7 +24,8 @@ from pathlib import Path
 
 import numpy as np
 
-N_VOXELS, N_IMAGES, N_TARGETS = 15_724, 9_000, 257 * 768
+N_VOXELS = int(os.environ.get("N_VOXELS", 15_724))  # fewer to see whether `memory_model` holds
+N_IMAGES, N_TARGETS = 9_000, 257 * 768
 
 
 def run_case(decoder: str, n_images: int, n_targets: int, n_repeats: int) -> dict[str, float]:
@@ -195,9 +197,13 @@ def main() -> None:
     if asked.moment:
         for n in asked.images:
             got = run_moment(n, asked.blocks, asked.repeats)
+            # no targets, whose features alone decide how much of the folds is kept in memory
+            model = memory_model(n, N_VOXELS, "ridge", n * asked.repeats, N_TARGETS)
+            model += 8 * n * n * (asked.blocks - 1) / 1e9
             print(
                 f"ridge, {n} images x {asked.repeats}: {got['n_axes']} axes of all trials in "
-                f"{got['wall_s']:.0f} s ({got['cpu_s']:.0f} CPU s), own memory {got['own_gb']:.2f} GB"
+                f"{got['wall_s']:.0f} s ({got['cpu_s']:.0f} CPU s), own memory {got['own_gb']:.2f} GB "
+                f"(by the model {model:.2f})"
             )
         return
     images, targets = asked.images, asked.targets
