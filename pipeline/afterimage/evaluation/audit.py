@@ -235,7 +235,8 @@ def mean_training_image(images: Iterable[NDArray[np.generic]]) -> NDArray[np.flo
     ndarray of float32, shape (height, width, 3)
         Intensities 0..1.
     """
-    total, scale, n = np.zeros(()), 1.0, 0
+    total: Any = 0.0
+    scale, n = 1.0, 0
     for image in images:
         scale = 255.0 if image.dtype == np.uint8 else 1.0
         total = total + image
