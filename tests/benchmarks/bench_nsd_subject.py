@@ -36,8 +36,8 @@ train_decoder:
   average_training_repeats: true
   decoders:
     bayesian: null
-    ridge: {kind: ridge, n_folds: 3}
-    brainDiffuser: {kind: brain_diffuser, n_folds: 3}
+    ridge: {kind: ridge, n_folds: 2}
+    brainDiffuser: {kind: brain_diffuser, n_folds: 2}
 reconstruct:
   methods:
     linear_pixels: null

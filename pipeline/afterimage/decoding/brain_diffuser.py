@@ -29,7 +29,7 @@ from afterimage.decoding.linear import (
     unit_statistics,
 )
 from afterimage.decoding.registry import DECODERS
-from afterimage.decoding.regression_axes import product, products, standardised
+from afterimage.decoding.regression_axes import product, products, rows_product, standardised
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -317,7 +317,7 @@ def stimulus_weights(
             solved = cho_solve(factor, left.astype(np.float64))
             weights = (right.T @ solved).T if dual else (right @ solved).T
         elif dual:
-            weights = product(inputs.T, cho_solve(factor, right.toarray()))
+            weights = rows_product(inputs.T, cho_solve(factor, right.toarray(), overwrite_b=True))
         else:
             weights = cho_solve(factor, right.T.astype(np.float64))
         found.append(np.ascontiguousarray(weights, np.float32))
