@@ -5,13 +5,15 @@
 Responses and features are random, on disk; features are read, and coefficients kept, by columns, as
 the stage does it. Every case runs in a process of its own, whose peak memory is measured. From the
 cases the time at full size is worked out: seconds = a x (operations of the decompositions) + b x
-(operations of the targets), see `operations`. ``--full`` runs the full size itself.
+(operations of the targets), see `operations`. ``--full`` runs the full size itself, ``--moment`` the
+decomposition of all trials of `ridge` alone, of which a fit has six: the most memory it needs.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -22,7 +24,8 @@ from pathlib import Path
 
 import numpy as np
 
-N_VOXELS, N_IMAGES, N_TARGETS = 15_724, 9_000, 257 * 768
+N_VOXELS = int(os.environ.get("N_VOXELS", 15_724))  # fewer to see whether `memory_model` holds
+N_IMAGES, N_TARGETS = 9_000, 257 * 768
 
 
 def run_case(decoder: str, n_images: int, n_targets: int, n_repeats: int) -> dict[str, float]:
@@ -80,20 +83,53 @@ def run_case(decoder: str, n_images: int, n_targets: int, n_repeats: int) -> dic
         }  # fmt: skip
 
 
-def operations(decoder: str, n: float, u: float) -> tuple[float, float]:
+def run_moment(n_images: int, n_blocks: int, n_repeats: int) -> dict[str, float]:
+    """Decompose all trials as the last step of a fit of `ridge` does, in this process."""
+    from afterimage.decoding.ridge import RidgeDecoder, RidgeSettings
+
+    rng = np.random.default_rng(0)
+    order = np.repeat(np.arange(n_images), n_repeats)
+    hidden = rng.standard_normal((n_images, 32), dtype=np.float32)
+    mixing = rng.standard_normal((32, N_VOXELS), dtype=np.float32)
+    responses = np.empty((len(order), N_VOXELS), np.float32)
+    for start in range(0, len(order), 512):
+        part = order[start : start + 512]
+        noise = rng.standard_normal((len(part), N_VOXELS), dtype=np.float32)
+        responses[start : start + 512] = hidden[part] @ mixing / 6 + noise
+    gram = hidden.astype(np.float64) @ hidden.T
+    grams = {f"block{number}": gram.copy() for number in range(n_blocks)}
+    wall, cpu = time.perf_counter(), time.process_time()
+    with Watch() as watch:
+        rows = np.arange(len(order))
+        _, axes = RidgeDecoder(RidgeSettings())._regression(responses, rows, grams, order)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    assert np.isfinite(axes.axes).all()
+    return {"wall_s": wall, "cpu_s": cpu, "own_gb": watch.most_gb, "n_axes": axes.axes.shape[1]}
+
+
+def through_axes(n: int, u: int, n_trials: int, n_targets: int) -> bool:
+    """Whether `ridge` predicts left-out trials through the axes, or as weights of stimuli."""
+    r, seen, asked = min(0.8 * n_trials, u), 0.8 * n, 9 * 0.2 * n_trials
+    return bool(asked * seen * (n_targets + r) >= n_targets * r * (seen + asked))
+
+
+def operations(decoder: str, n: float, u: float, n_targets: int) -> tuple[float, float]:
     """Floating-point operations of the decompositions, and of one target, for n averaged images."""
     sizes = [0.8 * n] * 5 + [n]  # folds, and the whole
-    if (
-        decoder == "ridge"
-    ):  # kernel, axes and weights of units; two eigendecompositions; 9 penalties
-        once = sum(6 * m**2 * u + 18 * m**3 for m in sizes)
-        return once, 5 * (2 * 0.64 + 10 * 2 * 0.16) * n**2 + 4 * n**2 + 2 * n * u
+    if decoder == "ridge":
+        # weights of units; kernel and axes; the eigendecomposition; of targets: 9 penalties, and
+        # one again, the inner products, the coefficients
+        once = sum(2 * m**2 * u + 2 / 3 * m**3 + 3 * m**2 * u + 9 * m**3 for m in sizes)
+        each = 5 * 10 * 2 * 0.16 * n**2 + 4 * n**2 + 2 * n * u
+        if through_axes(int(n), int(u), int(n), n_targets):
+            return once, each + 5 * 2 * 0.64 * n**2
+        return once + 5 * 9 * 2 * 0.2 * 0.64 * n**3, each
     once = sum(2 * m**2 * u + m**3 / 3 for m in sizes)
     once += 5 * 0.2 * n * (2 * 0.8 * n * u + 2 * 0.64 * n**2) + 2 * n**3 + 2 * n**2 * u
     return once, 2 * n**2
 
 
-def memory_model(n: int, u: int, decoder: str, n_trials: int) -> float:
+def memory_model(n: int, u: int, decoder: str, n_trials: int, n_targets: int) -> float:
     """Most memory in GB that is not a mapped file, of n images shown in n_trials trials.
 
     The larger of two moments: the last decomposition, while the folds' are kept, and the targets.
@@ -102,12 +138,19 @@ def memory_model(n: int, u: int, decoder: str, n_trials: int) -> float:
     libraries, responses = 0.15e9, 4 * n_trials * u
     targets = 8 * batch * (u * (decoder == "ridge") + 3 * n + 3 * n_trials)
     if decoder == "ridge":
-        folds = 5 * 8 * (0.2 * n_trials * 0.8 * r + 0.8 * r * n)
-        grams, whole = 8 * n * n, 8 * (u * r + r * n)
-        # in double: products, their vectors and twice as much to work in; or means over repeats
-        turned = 8 * u * (r + min(r, 2048)) + 16 * r * r
-        last = 2 * responses + max(32 * r * r, responses + 8 * n * u, turned)
-        return (libraries + folds + grams + max(last, whole + targets)) / 1e9
+        axes, dual = min(0.8 * n_trials, u), n_trials <= u
+        folds = 5 * 4 * axes * (0.2 * n_trials + 0.8 * n)
+        if not through_axes(n, u, n_trials, n_targets):
+            folds = 0  # weights of stimuli, which lie on disk
+        # in double: kernel of the stimuli and what is made of it; products, and twice as much to
+        # work in; then the axes
+        weigh = 4 * 8 * n * n + 3 * 8 * 4096 * n
+        products = responses + 8 * r * (r + 2 * 2048)
+        turn = (responses if dual else 4 * n * u) + 24 * r * r
+        made = (responses + 4 * u * r if dual else 4 * r * r) + 8 * r * r + 12 * r * n
+        whole = 4 * r * ((u if dual else r) + n)
+        last = max(weigh, products, turn, made, whole + targets)
+        return (libraries + responses + folds + 8 * n * n + last) / 1e9
     folds = 5 * 4 * 0.2 * n_trials * n
     # products, a copy that is factorised, the right side and what is solved for
     last = 2 * responses + 8 * (2 * r * r + n_trials * n) + 12 * u * n
@@ -141,11 +184,27 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--decoders", nargs="*", default=["ridge", "brain_diffuser"])
     parser.add_argument("--full", action="store_true", help="run 9000 images and all targets")
+    parser.add_argument(
+        "--moment", action="store_true", help="only the decomposition of all trials"
+    )
+    parser.add_argument("--blocks", type=int, default=1, help="feature blocks, of --moment")
     parser.add_argument("--case", nargs=4, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.case:
         name, *numbers = asked.case
         print(json.dumps(run_case(name, *map(int, numbers))))
+        return
+    if asked.moment:
+        for n in asked.images:
+            got = run_moment(n, asked.blocks, asked.repeats)
+            # no targets, whose features alone decide how much of the folds is kept in memory
+            model = memory_model(n, N_VOXELS, "ridge", n * asked.repeats, N_TARGETS)
+            model += 8 * n * n * (asked.blocks - 1) / 1e9
+            print(
+                f"ridge, {n} images x {asked.repeats}: {got['n_axes']} axes of all trials in "
+                f"{got['wall_s']:.0f} s ({got['cpu_s']:.0f} CPU s), own memory {got['own_gb']:.2f} GB "
+                f"(by the model {model:.2f})"
+            )
         return
     images, targets = asked.images, asked.targets
     if asked.full:
@@ -158,10 +217,10 @@ def main() -> None:
                 command = [sys.executable, __file__, "--case", *case]
                 text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
                 got = json.loads(text.splitlines()[-1])
-                once, each = operations(decoder, n, N_VOXELS)
+                once, each = operations(decoder, n, N_VOXELS, t)
                 rows.append([once, t * each])
                 found.append(got["cpu_s"])
-                model = memory_model(n, N_VOXELS, decoder, n * asked.repeats)
+                model = memory_model(n, N_VOXELS, decoder, n * asked.repeats, t)
                 print(
                     f"{decoder}, {n} images x {asked.repeats}, {t} targets: {got['wall_s']:.0f} s "
                     f"({got['cpu_s']:.0f} CPU s), own memory at most {got['own_gb']:.2f} GB (by the model "
@@ -172,14 +231,17 @@ def main() -> None:
             continue
         a, b = np.linalg.lstsq(np.array(rows), np.array(found), rcond=None)[0]
         worst = np.abs(np.array(rows) @ [a, b] / np.array(found) - 1).max()
-        once, each = operations(decoder, N_IMAGES, N_VOXELS)
+        once, each = operations(decoder, N_IMAGES, N_VOXELS, N_TARGETS)
+        sizes = [
+            memory_model(N_IMAGES, N_VOXELS, decoder, repeats * N_IMAGES, N_TARGETS)
+            for repeats in (1, 3)
+        ]
         full = a * once + b * N_TARGETS * each
         print(
             f"{decoder} at {N_IMAGES} images, {N_VOXELS} voxels, {N_TARGETS} targets: "
             f"{full / 3600:.1f} CPU h ({once:.1e} and {N_TARGETS * each:.1e} operations at "
             f"{1e-9 / a:.0f} and {1e-9 / b:.0f} GFLOP/s; cases within {worst:.0%}); "
-            f"memory {memory_model(N_IMAGES, N_VOXELS, decoder, N_IMAGES):.1f} GB averaged, "
-            f"{memory_model(N_IMAGES, N_VOXELS, decoder, 3 * N_IMAGES):.1f} GB single trials; "
+            f"memory {sizes[0]:.1f} GB averaged, {sizes[1]:.1f} GB single trials; "
             f"model on disk {4 * N_TARGETS * (N_VOXELS if decoder == 'ridge' else N_IMAGES) / 1e9:.1f} GB"
         )
 

@@ -17,7 +17,7 @@ from afterimage.config.load import merge
 from afterimage.config.template import flatten
 from afterimage.io.arrays import block_shapes, block_writer, groups_of, open_npy, read_blocks
 from afterimage.io.tables import read_tsv, write_tsv
-from afterimage.io.trials import average_repeats, read_responses, write_trials
+from afterimage.io.trials import average_repeats, read_averages, read_responses, write_trials
 from afterimage.io.weights import load_weights, save_weights
 from afterimage.preprocess.responses import repeat_index, scan_responses, seeded_split
 
@@ -141,6 +141,21 @@ def test_scan_does_not_depend_on_chunks(responses: np.ndarray, size: int) -> Non
         assert scan.constant[unit] == (varied == 1)
     bad = ~finite[:, scan.usable].all(axis=1)
     assert scan.bad_trials.tolist() == np.flatnonzero(bad).tolist()
+
+
+def test_averages_of_a_file_are_those_of_its_trials(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    responses = rng.normal(size=(600, 3, 2)).astype(np.float32)  # more than one batch
+    stimuli, split = rng.choice(list("abcdef"), 600), rng.choice(["train", "test"], 600)
+    path = tmp_path / "sub-01_trials.nc"
+    trials = {"stimulus": stimuli, "split": split}
+    units = {"kind": np.array(["eeg"] * 3)}
+    write_trials(path, [responses], trials, units, np.array([0.0, 0.1]), {})
+    for tmax_s in (None, 0.05):
+        found = read_averages(path, "train", tmax_s=tmax_s)
+        expected = average_repeats(*read_responses(path, "train", tmax_s=tmax_s))
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 @given(st.integers(1, 12), st.integers(1, 5), st.integers(0, 2**31))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import pearsonr
 
+from afterimage.evaluation import encoding_agreement
 from afterimage.evaluation.encoding_agreement import Agreement, fit_encoding, with_ceiling
 from afterimage.evaluation.measures import Resampling
 
@@ -23,6 +24,29 @@ def study(noise: float = 1.0):
     measured = test @ weights + 0.5 * noise * rng.standard_normal((40, 12))
     regions = ["V1"] * 6 + ["PPA"] * 6
     return features, responses, test, measured, regions, rng
+
+
+@pytest.mark.parametrize(("n", "n_features"), [(120, 30), (50, 90)])
+def test_the_encoding_model_is_that_of_scikit_learn(
+    n: int, n_features: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sklearn.linear_model import RidgeCV
+
+    rng = np.random.default_rng(1)
+    features = rng.standard_normal((n, n_features)) * np.arange(1, n_features + 1) + 3
+    features[:, -1] = 2.0  # one that never changes
+    signal = features[:, :5] @ rng.standard_normal((5, 40)) * rng.random(40)
+    responses = signal + 3 * rng.standard_normal((n, 40))
+    responses[:, 3] = 1.0
+    monkeypatch.setattr(encoding_agreement, "CHUNK_VALUES", 7 * n)
+    found = encoding_agreement.fit_encoding(features, responses)
+    inputs = (features - found.feature_mean) / found.feature_scale
+    targets = responses - responses.mean(axis=0)
+    targets /= np.maximum(targets.std(axis=0), 1e-12)
+    model = RidgeCV(alphas=encoding_agreement.ALPHAS, fit_intercept=False, alpha_per_target=True)
+    expected = model.fit(inputs, targets)
+    assert n < n_features or len(np.unique(expected.alpha_)) > 1
+    np.testing.assert_allclose(found.coef, expected.coef_.T, atol=1e-6)
 
 
 def test_it_is_the_mean_of_pearson_r_by_unit() -> None:

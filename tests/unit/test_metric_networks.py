@@ -172,10 +172,14 @@ def test_similarity_of_many_features_is_that_of_few(monkeypatch: pytest.MonkeyPa
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((2, 12, 5000)).astype(np.float32)
     a[3] = 0.5  # a row without variance gives 0
+    mean = rng.standard_normal(5000)
     whole = identification.similarity(a, b)
+    centred = identification.similarity(a, b, training_mean=mean)
     monkeypatch.setattr(identification, "LARGEST_WHOLE", 100)
     monkeypatch.setattr(identification, "CHUNK_FEATURES", 700)
     np.testing.assert_allclose(identification.similarity(a, b), whole, atol=2e-10)
+    found = identification.similarity(a, b, training_mean=mean)
+    np.testing.assert_allclose(found, centred, atol=2e-10)
 
 
 def test_the_stage_checks_folders_before_any_work(

@@ -253,13 +253,45 @@ def test_more_trials_than_units_and_fewer_give_the_same() -> None:
 
     rng = np.random.default_rng(2)
     responses = rng.normal(size=(24, 24)).astype(np.float32)
-    stimulus = rng.integers(0, 9, 24)
-    features = rng.normal(size=(9, 4))
+    responses[:, 23] = 0
+    stimulus, rows = rng.integers(0, 9, 24), np.arange(24)
+    features = rng.normal(size=(9, 4)).astype(np.float32)
+    statistics = responses.mean(0), np.ones(24, np.float32)
     found = []
     for n in (24, 23):  # dual, and primal without the last unit, which is silent
-        responses[:, 23] = responses.mean() * 0
-        units = np.arange(n)
-        axes = regression_axes(responses, (responses.mean(0), np.ones(24)), units, stimulus, 9)
-        weights = axes.solve(axes.project(features), 0.7)
-        found.append(axes.coordinates(responses) @ weights)
-    np.testing.assert_allclose(found[0], found[1], atol=1e-6)
+        axes = regression_axes(responses, statistics, np.arange(n), stimulus, rows)
+        weights = axes.solve(axes.centred(features)[0], 0.7)
+        found.append((responses - statistics[0])[:, :n] @ weights)
+    np.testing.assert_allclose(found[0], found[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("n_units", [10, 60])
+def test_left_out_trials_through_axes_and_as_weights_of_stimuli(n_units: int) -> None:
+    from afterimage.decoding.regression_axes import LeftOut, regression_axes
+
+    rng = np.random.default_rng(3)
+    responses = rng.normal(size=(40, n_units)).astype(np.float32)
+    stimulus = np.repeat(np.arange(10), 4)
+    train, test = np.arange(8, 40), np.arange(8)
+    features = rng.normal(size=(10, 5)).astype(np.float32) + 30
+    statistics = responses[train].mean(0), responses[train].std(0)
+    axes = regression_axes(responses, statistics, np.arange(n_units), stimulus, train, test)
+    through = LeftOut(test, axes, (0.1, 1.0, 10.0))
+    assert through.weighed(1, np.empty) is through
+    weighed = through.weighed(10**9, lambda shape: np.empty(shape, np.float32))
+    assert weighed.weights.shape == (3, 8, 8)
+    # the same from the normal equations
+    inputs = ((responses - statistics[0]) / statistics[1]).astype(np.float64)
+    level = (inputs[train] ** 2).sum(1).mean()
+    choice = np.array([2, 0, 1, 1, 0])
+    wanted = np.empty((3, 8, 5))
+    for row, alpha in enumerate(through.alphas):
+        gram = inputs[train].T @ inputs[train] + alpha * level * np.eye(n_units)
+        truth = features[stimulus[train]] - features[stimulus[train]].mean(0)
+        wanted[row] = inputs[test] @ np.linalg.solve(gram, inputs[train].T @ truth)
+    for part in (through, weighed):
+        known, mean = part.known(features)
+        np.testing.assert_allclose(mean, features[stimulus[train]].mean(0), rtol=1e-6)
+        np.testing.assert_allclose(list(part.each(known)), wanted, atol=1e-4)
+        chosen = wanted[choice, :, np.arange(5)].T
+        np.testing.assert_allclose(part.chosen(known, choice), chosen, atol=1e-4)

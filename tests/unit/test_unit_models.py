@@ -48,6 +48,10 @@ def test_explained_variance_is_generalised_cross_validation() -> None:
         error = ((responses - hat @ responses) ** 2).sum(0) / (1 - np.trace(hat) / n) ** 2
         total = (responses**2).sum(0) * (n / (n - 1)) ** 2
         np.testing.assert_allclose(row, 1 - error / total)
+        one = unit_models.explained_variance_of(
+            features @ features.T, penalty, lambda part: responses[:, part], responses.shape[1]
+        )
+        np.testing.assert_allclose(one, row)
 
 
 def test_explained_variance_of_noise_and_of_constant_units() -> None:

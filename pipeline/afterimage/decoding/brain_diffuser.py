@@ -29,7 +29,7 @@ from afterimage.decoding.linear import (
     unit_statistics,
 )
 from afterimage.decoding.registry import DECODERS
-from afterimage.decoding.regression_axes import product, products
+from afterimage.decoding.regression_axes import product, products, rows_product, standardised
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -111,9 +111,12 @@ class BrainDiffuserDecoder(LinearDecoder):
         parts = []
         for train, test in folds:
             own_mean, own_scale = unit_statistics(responses[train])
-            known = (responses[train] - own_mean) / own_scale
-            left_out = (responses[test] - own_mean) / own_scale
+            known, left_out = (
+                standardised(responses, rows, (own_mean, own_scale), slice(None))
+                for rows in (train, test)
+            )
             weights = stimulus_weights(known, stimulus[train], len(first), asked, left_out)
+            del known, left_out
             counts = np.bincount(stimulus[train], minlength=len(first))
             parts.append((test, counts, weights))
         chosen = {
@@ -122,7 +125,7 @@ class BrainDiffuserDecoder(LinearDecoder):
             )
             for name, block in features.items()
         }
-        inputs = (responses[:, units] - mean[units]) / scale[units]
+        inputs = standardised(responses, np.arange(len(stimuli)), (mean, scale), units)
         used = sorted(set(chosen.values()))
         axes = stimulus_weights(inputs, stimulus, len(first), [asked[i] for i in used])
         self.cross_validation_ = {}
@@ -141,16 +144,13 @@ class BrainDiffuserDecoder(LinearDecoder):
         there are at least three; fewer get the spread of the training part.
         """
         inputs = self._inputs(responses)
-        return {
-            name: np.concatenate(
-                [
-                    self._state[f"mean/{name}"][part] + self._centred(inputs, name, part)
-                    for part in self._parts(name)
-                ],
-                axis=1,
-            )
-            for name in self.blocks
-        }
+        found = {}
+        for name in self.blocks:
+            weights, mean = inputs @ self._state[f"axes/{name}"], self._state[f"mean/{name}"]
+            found[name] = np.empty((len(inputs), len(mean)), np.float32)
+            for part in self._parts(name):
+                found[name][:, part] = mean[part] + self._centred(weights, name, part)
+        return found
 
     def scores(self, responses: np.ndarray, gallery: Mapping[str, Any]) -> np.ndarray:
         """Correlate predicted features with those of candidates, (m, n_candidates) float32.
@@ -161,11 +161,12 @@ class BrainDiffuserDecoder(LinearDecoder):
         inputs = self._inputs(responses)
         total: Any = 0.0
         for name in self.blocks:
+            weights = inputs @ self._state[f"axes/{name}"]
             own: list[Any] = [0.0, 0.0, 0.0]
             for part in self._parts(name):
                 spread = self._state[f"spread/{name}"][part]
                 spread = np.where(spread > 0, spread, np.inf)
-                guess = (self._centred(inputs, name, part) / spread).astype(np.float64)
+                guess = (self._centred(weights, name, part) / spread).astype(np.float64)
                 known = columns_of(gallery[name], part) - self._state[f"mean/{name}"][part]
                 known = (known / spread).astype(np.float64)
                 added = (guess @ known.T, (guess**2).sum(1), (known**2).sum(1))
@@ -184,10 +185,10 @@ class BrainDiffuserDecoder(LinearDecoder):
         step = self.settings.n_targets_batch
         return [slice(i, min(i + step, n_targets)) for i in range(0, n_targets, step)]
 
-    def _centred(self, inputs: np.ndarray, name: str, part: slice) -> np.ndarray:
-        """Rescaled prediction without its mean, (m, n_columns) float32."""
+    def _centred(self, weights: np.ndarray, name: str, part: slice) -> np.ndarray:
+        """Rescaled prediction without its mean from weights of stimuli, (m, n_columns) float32."""
         state = self._state
-        raw = (inputs @ state[f"axes/{name}"]) @ state[f"coef/{name}"][:, part]
+        raw = weights @ state[f"coef/{name}"][:, part]
         shrunk = name in self.settings.keep_shrunk
         if (
             self.settings.rescale == "transductive"
@@ -316,7 +317,7 @@ def stimulus_weights(
             solved = cho_solve(factor, left.astype(np.float64))
             weights = (right.T @ solved).T if dual else (right @ solved).T
         elif dual:
-            weights = product(inputs.T, cho_solve(factor, right.toarray()))
+            weights = rows_product(inputs.T, cho_solve(factor, right.toarray(), overwrite_b=True))
         else:
             weights = cho_solve(factor, right.T.astype(np.float64))
         found.append(np.ascontiguousarray(weights, np.float32))

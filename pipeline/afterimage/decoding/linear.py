@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 Allocate: TypeAlias = Callable[[str, tuple[int, ...]], np.ndarray]
 
 
+#: Units whose statistics are computed together.
+N_UNITS_BATCH = 512
+
+
 def in_memory(name: str, shape: tuple[int, ...]) -> np.ndarray:
     """Make an array in memory."""
     return np.empty(shape, np.float32)
@@ -89,7 +93,9 @@ def checked(
         for name, block in features.items()
         if isinstance(block, np.ndarray)
     }
-    if not np.isfinite(responses).all() or not all(finite.values()):
+    rows = range(0, len(responses), N_UNITS_BATCH)
+    known = all(np.isfinite(responses[row : row + N_UNITS_BATCH]).all() for row in rows)
+    if not known or not all(finite.values()):
         raise _not_finite(", ".join([k for k, ok in finite.items() if not ok] or ["responses"]))
     return stimuli
 
@@ -99,8 +105,11 @@ def unit_statistics(responses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     An infinite scale standardises a unit that never changes to zero, in the fit and ever after.
     """
-    mean = responses.mean(0, dtype=np.float64)
-    scale = responses.std(0, dtype=np.float64)
+    mean, scale = np.empty(responses.shape[1]), np.empty(responses.shape[1])
+    for start in range(0, responses.shape[1], N_UNITS_BATCH):  # a deviation takes a float64 copy
+        part = slice(start, start + N_UNITS_BATCH)
+        mean[part] = responses[:, part].mean(0, dtype=np.float64)
+        scale[part] = responses[:, part].std(0, dtype=np.float64)
     scale[scale <= 1e-7 * np.abs(mean)] = np.inf
     scale[scale == 0] = np.inf
     return mean.astype(np.float32), scale.astype(np.float32)

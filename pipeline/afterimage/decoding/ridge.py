@@ -10,7 +10,8 @@ shrinkage takes, estimated on the folds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -29,18 +30,24 @@ from afterimage.decoding.linear import (
     unit_statistics,
 )
 from afterimage.decoding.registry import DECODERS
-from afterimage.decoding.regression_axes import RegressionAxes, regression_axes
+from afterimage.decoding.regression_axes import (
+    LeftOut,
+    RegressionAxes,
+    regression_axes,
+    standardised,
+)
 from afterimage.decoding.unit_models import (
     average_repeats,
-    explained_variance,
+    explained_variance_of,
     shrunk_covariance,
     whitening,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
-NO_AXES = np.empty((0, 0))
+#: Columns read at once: compressed chunks of a feature file are as wide.
+N_COLUMNS_READ = 4096
 ENCODING_PENALTY = 3.0  # of the models that weigh units; the ranking hardly depends on it
 
 
@@ -119,22 +126,24 @@ class RidgeDecoder(LinearDecoder):
         _, first, stimulus = np.unique(stimuli, return_index=True, return_inverse=True)
         folds = grouped_folds(stimuli, self.settings.n_folds, self.settings.random_state)
         grams = {name: self._gram(block, first) for name, block in features.items()}
+        n_targets = sum(block.shape[1] for block in features.values())
         parts = []
-        for train, test in folds:
-            part = self._regression(responses[train], grams, stimulus[train])
-            # the axes themselves have done their work: they are as large as the responses
-            parts.append((replace(part, axes=NO_AXES), part.coordinates(responses[test]), test))
-        whole = self._regression(responses, grams, stimulus)
+        for number, (train, test) in enumerate(folds):
+            _, axes = self._regression(responses, train, grams, stimulus, test)
+            part = LeftOut(test, axes, self.settings.alphas)
+            parts.append(part.weighed(n_targets, partial(allocate, f"left-out/{number}")))
+        rows = np.arange(len(stimuli))
+        (mean, scale, units), whole = self._regression(responses, rows, grams, stimulus)
         self._state = {
-            "unit_mean": whole.mean.astype(np.float32),
-            "unit_scale": whole.scale.astype(np.float32),
-            "units": whole.units,
+            "unit_mean": mean.astype(np.float32),
+            "unit_scale": scale.astype(np.float32),
+            "units": units,
         }
         self.cross_validation_ = {}
         basis, n_blocks = self._basis(grams)
         errors = np.zeros((len(stimuli), basis.shape[1]))
         for name, block in features.items():
-            power = _centred(grams[name])[1]
+            power = _centred(_inner(grams[name]))[1]
             loading = basis / (power * n_blocks) if power > 0 else 0 * basis
             report = self._fit_block(
                 name, block, (first, stimulus), parts, whole, allocate, (loading, errors)
@@ -174,7 +183,7 @@ class RidgeDecoder(LinearDecoder):
         candidates, guesses = np.float64(0), np.float64(0)
         for name in self.blocks:
             mean = self._state[f"mean/{name}"]
-            for part in self._batches(len(mean)):
+            for part in self._batches(len(mean), N_COLUMNS_READ):
                 loading = self._state[f"loading/{name}"][part].astype(np.float64)
                 known = columns_of(gallery[name], part) - mean[part]
                 candidates = candidates + known @ loading
@@ -196,59 +205,90 @@ class RidgeDecoder(LinearDecoder):
         return PlacedGallery(candidates @ whitener, axes @ whitener, sizes)
 
     def _regression(
-        self, responses: np.ndarray, grams: Mapping[str, np.ndarray], stimulus: np.ndarray
-    ) -> RegressionAxes:
-        """Statistics, weights and axes of these trials."""
-        mean, scale = unit_statistics(responses)
-        weights = self._unit_weights((responses - mean) / scale, grams, stimulus)
+        self,
+        responses: np.ndarray,
+        rows: np.ndarray,
+        grams: Mapping[str, np.ndarray],
+        stimulus: np.ndarray,
+        asked: np.ndarray | None = None,
+    ) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], RegressionAxes]:
+        """Mean, scale over weight and numbers of units; and axes: from the trials ``rows``."""
+        mean, scale = unit_statistics(responses if asked is None else responses[rows])
+        weights = self._unit_weights(responses, rows, (mean, scale), grams, stimulus)
         scale = scale / np.maximum(weights, np.float32(1e-30))
         units = np.flatnonzero((weights > 0) & np.isfinite(scale))
         # a brain without any unit that varies is decoded as the mean
         units = units if len(units) else np.arange(1)
-        n_stimuli = len(next(iter(grams.values())))
-        return regression_axes(responses, (mean, scale), units, stimulus, n_stimuli)
+        axes = regression_axes(responses, (mean, scale), units, stimulus, rows, asked)
+        return (mean, scale, units), axes
 
     def _unit_weights(
-        self, standard: np.ndarray, grams: Mapping[str, np.ndarray], stimulus: np.ndarray
+        self,
+        responses: np.ndarray,
+        rows: np.ndarray,
+        statistics: tuple[np.ndarray, np.ndarray],
+        grams: Mapping[str, np.ndarray],
+        stimulus: np.ndarray,
     ) -> np.ndarray:
         """Weight of each unit, (n_units,); equal weights when the stimulus predicts no unit."""
-        n_units = standard.shape[1]
+        n_units = responses.shape[1]
+        equal = np.full(n_units, n_units**-0.5, np.float32)
         if self.settings.unit_weights == "equal":
-            return np.full(n_units, n_units**-0.5, np.float32)
-        seen, own = np.unique(stimulus, return_inverse=True)
-        known = [_centred(gram[np.ix_(seen, seen)]) for gram in grams.values()]
-        useful = [gram / power for gram, power in known if power > 0]
-        explained = np.zeros(n_units)
-        if useful:
-            eigen = np.linalg.eigh(np.mean(useful, axis=0))
-            targets = average_repeats(standard, own)
-            explained = explained_variance(eigen, [ENCODING_PENALTY], targets)[0]
+            return equal
+        seen, own = np.unique(stimulus[rows], return_inverse=True)
+        kernel, n_useful = np.zeros((len(seen), len(seen))), 0
+        for gram in grams.values():
+            known, power = _centred(_inner(gram, seen))
+            if power > 0:
+                known /= power
+                kernel += known
+                n_useful += 1
+        if not n_useful:
+            return equal
+
+        def means(part: slice) -> np.ndarray:
+            return average_repeats(standardised(responses, rows, statistics, part), own)
+
+        kernel /= n_useful
+        explained = explained_variance_of(kernel, ENCODING_PENALTY, means, n_units)
         explained = np.clip(explained, 0, 0.99)
         weights = np.sqrt(explained / (1 - explained))
         norm = np.sqrt((weights**2).sum())
-        equal = np.full(n_units, n_units**-0.5)
         return np.asarray(weights / norm if norm > 0 else equal, np.float32)
 
     def _gram(self, block: Any, first: np.ndarray) -> np.ndarray:
-        """Inner products of the features of the stimuli, (n_stimuli, n_stimuli)."""
-        gram = np.zeros((len(first), len(first)))
-        for part in self._batches(block.shape[1]):
-            values = columns_of(block, part)[first].astype(np.float64)
+        """Inner products of the stimuli's features, (n, n); or the features, (n, fewer), less their mean."""
+        narrow = 2 * block.shape[1] < len(first)
+        gram = np.zeros((len(first), block.shape[1] if narrow else len(first)))
+        for part, features in self._targets(block, first):
+            values = features.astype(np.float64)
             values -= values.mean(0)  # a large offset would take the digits
-            gram += values @ values.T
+            if narrow:
+                gram[:, part] = values
+            else:
+                gram += values @ values.T
         return gram
 
     def _basis(self, grams: Mapping[str, np.ndarray]) -> tuple[np.ndarray, int]:
         """Whitened components of all blocks together, (n_stimuli, k), and the number of blocks."""
-        centred = [_centred(gram) for gram in grams.values()]
-        mean = np.mean([gram / power if power > 0 else gram for gram, power in centred], axis=0)
-        values, vectors = np.linalg.eigh(mean)
-        kept = np.flatnonzero(values > 1e-6 * max(values[-1], 1e-12))[
-            -self.settings.n_components :
-        ]
+        from scipy.linalg import eigh
+
+        n = len(next(iter(grams.values())))
+        total = np.zeros((n, n))
+        for gram in grams.values():
+            known, power = _centred(_inner(gram))
+            if power > 0:
+                known /= power
+                total += known
+        total /= len(grams)
+        largest = (max(0, n - self.settings.n_components), n - 1)
+        values, vectors = eigh(
+            total.T, subset_by_index=largest, overwrite_a=True, check_finite=False
+        )
+        kept = np.flatnonzero(values > 1e-6 * max(values[-1], 1e-12))
         # more components than stimuli allow a covariance of would be noise
-        kept = kept[-max(1, len(values) // 3) :]
-        basis = vectors[:, kept] * np.sqrt(len(values)) / np.maximum(values[kept], 1e-12)
+        kept = kept[-max(1, n // 3) :]
+        basis = vectors[:, kept] * np.sqrt(n) / np.maximum(values[kept], 1e-12)
         return basis, len(grams)
 
     def _fit_block(
@@ -256,7 +296,7 @@ class RidgeDecoder(LinearDecoder):
         name: str,
         block: Any,
         place: tuple[np.ndarray, np.ndarray],
-        parts: list[tuple[RegressionAxes, np.ndarray, np.ndarray]],
+        parts: list[LeftOut],
         whole: RegressionAxes,
         allocate: Allocate,
         gallery: tuple[np.ndarray, np.ndarray],
@@ -271,66 +311,84 @@ class RidgeDecoder(LinearDecoder):
         n_targets, mode = block.shape[1], self._mode(name)
         state: dict[str, np.ndarray] = {
             "mean": np.zeros(n_targets, np.float32),
-            "coef": allocate(f"coef/{name}", (len(whole.units), n_targets)),
+            "coef": allocate(f"coef/{name}", (len(whole.axes), n_targets)),
             "loading": allocate(f"loading/{name}", (n_targets, basis.shape[1])),
         }
         report: dict[str, np.ndarray] = {k: np.zeros(n_targets) for k in ("r", "r2", "alpha")}
         wanted, present = np.zeros(n_targets), np.zeros(n_targets)
         one = None
         if not self.settings.alpha_per_target:
-            one = sum(
-                self._errors(columns_of(block, part)[first], stimulus, parts).sum(1)
-                for part in self._batches(n_targets)
-            )
-        for part in self._batches(n_targets):
-            values = columns_of(block, part)[first]
-            found = self._errors(values, stimulus, parts) if one is None else one[:, None]
-            alphas = np.asarray(self.settings.alphas, float)[found.argmin(0)]
-            report["alpha"][part] = alphas
+            one = np.zeros(len(self.settings.alphas))
+            for _, values in self._targets(block, first):
+                known = [fold.known(values) for fold in parts]
+                one += self._errors(values, stimulus, parts, known).sum(1)
+        for part, values in self._targets(block, first):
+            known = [fold.known(values) for fold in parts]
+            found = self._errors(values, stimulus, parts, known) if one is None else one[:, None]
+            choice = np.broadcast_to(found.argmin(0), values.shape[1:])
+            report["alpha"][part] = np.asarray(self.settings.alphas, float)[choice]
             guess = np.empty((len(stimulus), values.shape[1]), np.float32)
-            for axes, asked, test in parts:
-                solved = axes.solve(axes.project(values), report["alpha"][part])
-                guess[test] = asked @ solved + axes.centre(values)
+            for fold, (material, mean) in zip(parts, known, strict=True):
+                guess[fold.test] = fold.chosen(material, choice) + mean
+            del known
             observed = values[stimulus]
             summary = prediction_summary(guess, observed)
             report["r"][part], report["r2"][part] = summary["r"], summary["r2"]
             wanted[part] = observed.var(0, dtype=np.float64)
             present[part] = guess.var(0, dtype=np.float64)
-            state["mean"][part] = whole.centre(values)
-            solved = whole.solve(whole.project(values), report["alpha"][part])
-            state["coef"][:, part] = whole.axes @ solved
+            centred, state["mean"][part] = whole.centred(values)
+            state["coef"][:, part] = whole.solve(centred, report["alpha"][part])
             loading = (values - values.mean(0, dtype=np.float64)).T @ basis
             state["loading"][part] = loading
             errors += (observed - guess) @ loading
         state["gain"] = gain_of_spreads(wanted, present, mode)
         self._state |= {f"{key}/{name}": array for key, array in state.items()}
-        return {**report, "gain": state["gain"], "n_units": float(len(whole.units))}
+        return {**report, "gain": state["gain"], "n_units": float(len(whole.axes))}
 
     def _errors(
         self,
         values: np.ndarray,
         stimulus: np.ndarray,
-        parts: list[tuple[RegressionAxes, np.ndarray, np.ndarray]],
+        parts: list[LeftOut],
+        known: list[tuple[np.ndarray, np.ndarray]],
     ) -> np.ndarray:
         """Squared errors on left-out trials, (n_penalties, n_targets)."""
         errors = np.zeros((len(self.settings.alphas), values.shape[1]))
-        for axes, asked, test in parts:
-            truth = values[stimulus[test]] - axes.centre(values)
-            projected = axes.project(values)
-            for row, alpha in enumerate(self.settings.alphas):
-                errors[row] += ((asked @ axes.solve(projected, alpha) - truth) ** 2).sum(0)
+        for fold, (material, mean) in zip(parts, known, strict=True):
+            truth = (values[stimulus[fold.test]] - mean).astype(np.float32)
+            for row, guess in enumerate(fold.each(material)):
+                guess -= truth
+                errors[row] += np.einsum("ij,ij->j", guess, guess, dtype=np.float64)
         return errors
 
-    def _batches(self, n_targets: int) -> list[slice]:
+    def _targets(self, block: Any, first: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+        """Give the targets that are solved together, (n_stimuli, n); read in wider pieces from disk."""
+        step, n_targets = self.settings.n_targets_batch, block.shape[1]
+        wide = step * max(1, N_COLUMNS_READ // step)
+        for start in range(0, n_targets, wide):
+            values = columns_of(block, slice(start, min(start + wide, n_targets)))[first]
+            for part in self._batches(values.shape[1]):
+                yield slice(start + part.start, start + part.stop), values[:, part]
+
+    def _batches(self, n_targets: int, at_least: int = 1) -> list[slice]:
         """Targets solved together, to bound the memory."""
-        step = self.settings.n_targets_batch
+        step = max(at_least, self.settings.n_targets_batch)
         return [slice(i, min(i + step, n_targets)) for i in range(0, n_targets, step)]
+
+
+def _inner(gram: np.ndarray, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
+    """Inner products of some stimuli, from those of all or from their features: a new array."""
+    part = gram[rows]
+    if gram.shape[1] < len(gram):
+        return np.asarray(part @ part.T)
+    return part[:, rows].copy() if isinstance(rows, slice) else part[:, rows]
 
 
 def _centred(gram: np.ndarray) -> tuple[np.ndarray, float]:
     """Inner products of rows less their mean, and the mean squared norm of these."""
     means = gram.mean(0)
-    centred = gram - means - means[:, None] + means.mean()
+    centred = gram - means
+    centred -= means[:, None] - means.mean()
     power = float(np.trace(centred)) / len(gram)
     # constant features leave rounding errors
     return centred, power if power > 1e-12 * float(np.trace(gram)) / len(gram) else 0.0

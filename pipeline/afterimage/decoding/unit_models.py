@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 UNIT_BATCH = 4096  # units handled together: bounds the memory, does not change the result
 
@@ -98,6 +98,50 @@ def explained_variance(
         error = (shrunk**2) @ power / np.maximum(1 - freedom / n, 1e-6)[:, None] ** 2
         ratio = error / np.where(total > 0, total, 1)
         explained[:, start : start + UNIT_BATCH] = np.where(total > 0, 1 - ratio, 0)
+    return explained
+
+
+def explained_variance_of(
+    kernel: np.ndarray,
+    penalty: float,
+    responses: Callable[[slice], np.ndarray],
+    n_units: int,
+) -> np.ndarray:
+    """As `explained_variance` for one penalty, from a Cholesky factor, which is several times quicker.
+
+    Parameters
+    ----------
+    kernel : (n, n)
+        The centred kernel of the stimuli; used up.
+    penalty : float
+    responses : callable
+        Gives the responses (n, n_batch) of a slice of the units.
+    n_units : int
+
+    Returns
+    -------
+    float64, (n_units,)
+        0 for units that never change.
+    """
+    from scipy.linalg import cho_solve, cholesky
+    from scipy.linalg.lapack import dtrtri
+
+    n = len(kernel)
+    kernel[np.diag_indices(n)] += penalty
+    factor = cholesky(kernel.T, lower=True, overwrite_a=True, check_finite=False)
+    # tr H = 1 + tr K (K + p)^-1 = 1 + n - p |L^-1|^2
+    inverse = dtrtri(factor, lower=1)[0]
+    left = 1 - (1 + n - penalty * float(np.einsum("ij,ij->", inverse, inverse))) / n
+    del inverse
+    explained = np.zeros(n_units)
+    for start in range(0, n_units, UNIT_BATCH):
+        part = slice(start, start + UNIT_BATCH)
+        batch = responses(part)
+        batch = batch - batch.mean(0)
+        total = (batch**2).sum(0) * (n / (n - 1)) ** 2
+        missed = penalty * cho_solve((factor, True), batch, overwrite_b=True, check_finite=False)
+        error = (missed**2).sum(0) / max(left, 1e-6) ** 2
+        explained[part] = np.where(total > 0, 1 - error / np.where(total > 0, total, 1), 0)
     return explained
 
 

@@ -222,21 +222,26 @@ def cluster_oracle(
     )
 
 
-def mean_training_image(images: NDArray[np.generic]) -> NDArray[np.float32]:
+def mean_training_image(images: Iterable[NDArray[np.generic]]) -> NDArray[np.float32]:
     """Return the mean of the training images: what to guess when the brain says nothing.
 
     Parameters
     ----------
-    images : ndarray, shape (n, height, width, 3)
-        uint8 or float 0..1.
+    images : iterable of ndarray, each (height, width, 3)
+        uint8 or float 0..1; read one at a time.
 
     Returns
     -------
     ndarray of float32, shape (height, width, 3)
         Intensities 0..1.
     """
-    scale = 255.0 if images.dtype == np.uint8 else 1.0
-    return np.asarray(images.mean(axis=0, dtype=np.float64) / scale, np.float32)
+    total: Any = 0.0
+    scale, n = 1.0, 0
+    for image in images:
+        scale = 255.0 if image.dtype == np.uint8 else 1.0
+        total = total + image
+        n += 1
+    return np.asarray(total / n / scale, np.float32)
 
 
 def nearest_training(

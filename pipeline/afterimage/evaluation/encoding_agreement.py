@@ -22,7 +22,7 @@ from afterimage.evaluation.statistics import permutation_chance, permuted_pairs
 
 ALPHAS = tuple(10.0**power for power in range(-1, 7))
 #: Values of one chunk of training responses.
-CHUNK_VALUES = 2**26
+CHUNK_VALUES = 2**24
 #: Resamples of images counted at once.
 CHUNK_BOOTSTRAPS = 250
 
@@ -50,6 +50,9 @@ class EncodingModel:
 def fit_encoding(features: NDArray[np.generic], responses: NDArray[np.generic]) -> EncodingModel:
     """Fit one ridge a unit on training images.
 
+    As scikit-learn's RidgeCV (penalty by unit, least squared left-out error), with one decomposition
+    for all chunks of units, which thousands of images would otherwise need again for each.
+
     Parameters
     ----------
     features : ndarray, shape (n_images, n_features)
@@ -61,21 +64,35 @@ def fit_encoding(features: NDArray[np.generic], responses: NDArray[np.generic]) 
     -------
     EncodingModel
     """
-    from sklearn.linear_model import RidgeCV
+    from scipy.linalg import eigh
 
     values = np.asarray(features, np.float64).reshape(len(features), -1)
     mean, scale = values.mean(axis=0), values.std(axis=0)
     scale = np.where(scale > 1e-12, scale, 1.0)
     inputs = (values - mean) / scale
-    targets = np.asarray(responses, np.float64)
-    targets = (targets - targets.mean(axis=0)) / np.maximum(targets.std(axis=0), 1e-12)
-    coef = np.empty((inputs.shape[1], targets.shape[1]), np.float32)
-    step = max(1, CHUNK_VALUES // len(targets))
-    for start in range(0, targets.shape[1], step):
-        part = slice(start, start + step)
-        model = RidgeCV(alphas=ALPHAS, fit_intercept=False, alpha_per_target=True)
-        chunk = targets[:, part]
-        coef[:, part] = np.atleast_2d(model.fit(inputs, chunk).coef_).T
+    few = inputs.shape[1] <= len(inputs)
+    power, vectors = eigh(inputs.T @ inputs if few else inputs @ inputs.T, driver="evd")
+    kept = power > 1e-10 * max(float(power[-1]), 1e-300)
+    power, vectors = power[kept], vectors[:, kept]
+    left = inputs @ (vectors / np.sqrt(power)) if few else vectors  # orthonormal, (n_images, r)
+    right = vectors if few else inputs.T @ (vectors / np.sqrt(power))
+    shrunk = [power / (power + alpha) for alpha in ALPHAS]
+    leverage = [np.einsum("ir,ir,r->i", left, left, share) for share in shrunk]
+    n_images, n_units = np.shape(responses)
+    coef = np.empty((inputs.shape[1], n_units), np.float32)
+    step = max(1, CHUNK_VALUES // n_images)
+    for start in range(0, n_units, step):
+        chunk = np.asarray(responses[:, start : start + step], np.float64)
+        chunk = (chunk - chunk.mean(axis=0)) / np.maximum(chunk.std(axis=0), 1e-12)
+        projected = left.T @ chunk
+        errors = []
+        for share, own in zip(shrunk, leverage, strict=True):
+            missed = chunk - left @ (share[:, None] * projected)
+            missed /= (1 - own)[:, None]
+            errors.append(np.einsum("iu,iu->u", missed, missed))
+        penalty = np.asarray(ALPHAS)[np.argmin(errors, axis=0)]
+        weights = np.sqrt(power)[:, None] / (power[:, None] + penalty) * projected
+        coef[:, start : start + step] = right @ weights
     return EncodingModel(mean, scale, coef)
 
 

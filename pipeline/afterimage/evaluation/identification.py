@@ -58,8 +58,8 @@ def similarity(
     ndarray of float64, shape (n_decoded, n_gallery)
         Between -1 and 1, rounded to 10 decimals; rows without variance give 0.
     """
-    if max(np.size(predicted), np.size(true)) > LARGEST_WHOLE and training_mean is None:
-        return _similarity_of_many(predicted, true)
+    if max(np.size(predicted), np.size(true)) > LARGEST_WHOLE:
+        return _similarity_of_many(predicted, true, training_mean)
     a = _rows(predicted, "decoded features")
     b = _rows(true, "true features")
     if a.shape[1] != b.shape[1]:
@@ -276,19 +276,26 @@ def right_columns(
 
 
 def _similarity_of_many(
-    predicted: NDArray[np.generic], true: NDArray[np.generic]
+    predicted: NDArray[np.generic],
+    true: NDArray[np.generic],
+    training_mean: NDArray[np.generic] | None,
 ) -> NDArray[np.float64]:
     """As `similarity`, without a float64 copy of all features (maps of AlexNet: 1.5 GB a thousand)."""
     a, b = (np.asarray(v).reshape(len(v), -1) for v in (predicted, true))
-    means = [v.mean(axis=1, dtype=np.float64, keepdims=True) for v in (a, b)]
+    centre = np.zeros(a.shape[1]) if training_mean is None else np.ravel(training_mean)
+    means = [v.mean(axis=1, dtype=np.float64, keepdims=True) - centre.mean() for v in (a, b)]
     product = np.zeros((len(a), len(b)))
     squares = [np.zeros((len(v), 1)) for v in (a, b)]
     for start in range(0, a.shape[1], CHUNK_FEATURES):
         part = slice(start, start + CHUNK_FEATURES)
-        first, second = (v[:, part] - mean for v, mean in zip((a, b), means, strict=True))
+        first, second = (
+            v[:, part] - (mean + centre[part]) for v, mean in zip((a, b), means, strict=True)
+        )
         product += first @ second.T
         for total, values in zip(squares, (first, second), strict=True):
             total += np.einsum("ij,ij->i", values, values)[:, None]
+    if not all(np.isfinite(total).all() for total in squares):
+        raise InputError("features hold values that are not finite")
     norms = [np.sqrt(total) for total in squares]
     scale = norms[0] @ norms[1].T
     ratio = np.divide(product, scale, out=np.zeros_like(product), where=scale > 0)

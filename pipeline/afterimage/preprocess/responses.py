@@ -45,7 +45,8 @@ def scan_responses(chunks: Iterable[np.ndarray]) -> ResponseScan:
     ResponseScan
     """
     low = high = finite_count = np.zeros(0)
-    partly: list[np.ndarray] = []  # per trial: which units have a non-finite value
+    # which units have a non-finite value, a bit a unit and trial
+    partly: list[np.ndarray] = []
     for chunk in chunks:
         values = np.asarray(chunk, dtype=np.float32).reshape(len(chunk), chunk.shape[1], -1)
         finite = np.isfinite(values)
@@ -57,14 +58,14 @@ def scan_responses(chunks: Iterable[np.ndarray]) -> ResponseScan:
         else:
             low, high = np.minimum(low, chunk_low), np.maximum(high, chunk_high)
             finite_count = finite_count + count
-        partly.append(np.asarray(~finite.all(axis=2)))
+        partly.append(np.packbits(~finite.all(axis=2), axis=1))
     if not partly:
         raise ValueError("no trials to scan")
     never_finite = finite_count == 0
     constant = ~never_finite & (low == high)
-    keep = ~(never_finite | constant)
-    bad = [index for index, row in enumerate(np.concatenate(partly)) if row[keep].any()]
-    return ResponseScan(constant, never_finite, np.array(bad, dtype=np.int64))
+    keep = np.packbits(~(never_finite | constant))
+    bad = np.flatnonzero(np.concatenate([(part & keep).any(axis=1) for part in partly]))
+    return ResponseScan(constant, never_finite, bad)
 
 
 def repeat_index(stimuli: np.ndarray) -> np.ndarray:

@@ -22,6 +22,9 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+#: Weights of a receptive field below this are none: products of numbers that small take a hundred
+#: times as long.
+NOTHING = 1e-30
 #: Hue channels around the colour circle.
 N_HUES = 8
 #: Regions of the early visual areas and of category-selective cortex, with their category.
@@ -180,6 +183,7 @@ def _early_responses(brain: VisualBrain, units: np.ndarray, images: np.ndarray) 
         dy = row.ravel()[None] - brain.y[part, None]
         window = np.exp(-(dx**2 + dy**2) / (2 * brain.size[part, None] ** 2))
         window /= window.sum(axis=1, keepdims=True)  # (u, p)
+        window[window < NOTHING] = 0
         tilt = brain.orientation[part, None]
         phase = 2 * np.pi * brain.frequency[part, None] * (dx * np.cos(tilt) + dy * np.sin(tilt))
         even, odd = window * np.cos(phase), window * np.sin(phase)

@@ -8,6 +8,8 @@ import numpy as np
 
 #: Patterns of noise: what a decoder and a generator make of no brain at all.
 N_NOISE = 4
+#: Values whose moments are computed together: a deviation takes a copy of them.
+N_VALUES_BATCH = 512
 
 
 def controls(
@@ -46,7 +48,13 @@ def controls(
 def moments(responses: Any, n_trials: int = 256) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each value of training responses, (n_values,), read in pieces."""
     if isinstance(responses, np.ndarray):
-        return responses.mean(axis=0), responses.std(axis=0)
+        parts = [
+            slice(i, i + N_VALUES_BATCH) for i in range(0, responses.shape[1], N_VALUES_BATCH)
+        ]
+        return (
+            np.concatenate([responses[:, part].mean(axis=0) for part in parts]),
+            np.concatenate([responses[:, part].std(axis=0) for part in parts]),
+        )
     n = responses.shape[0]
     first = responses[np.arange(1)][0].astype(np.float64)  # squares of offsets would lose digits
     total, squares = np.zeros_like(first), np.zeros_like(first)

@@ -17,7 +17,7 @@ from afterimage.io.arrays import block_means, open_dataset, read_blocks
 from afterimage.io.atomic import write_json
 from afterimage.io.images import read_image
 from afterimage.io.tables import read_tsv, write_tsv
-from afterimage.io.trials import average_repeats, read_responses
+from afterimage.io.trials import read_averages
 from afterimage.io.weights import load_weights
 from afterimage.settings import StageConfig
 from afterimage.stages.caption_scores import CaptionMetrics, score_captions
@@ -259,12 +259,12 @@ def _agreement(
             return None
         regions = dataset["roi"].values.astype(str) if "roi" in dataset else None
         single = dataset["ceiling"].values.astype(np.float64)
-    responses, stimuli, _ = average_repeats(*read_responses(path, "train"))
+    responses, stimuli, _ = read_averages(path, "train")
     order = rows_of(names, stimuli)
     features = np.concatenate(
         [blocks[name].reshape(len(names), -1)[order] for name in wanted], axis=1
     )
-    test, test_stimuli, counts = average_repeats(*read_responses(path, "test"))
+    test, test_stimuli, counts = read_averages(path, "test")
     places = rows_of(test_stimuli, judge.ids)
     snr = single / np.sqrt(np.maximum(1 - single**2, 1e-9))
     agreement = Agreement(

@@ -225,7 +225,8 @@ class _Study:
             for start in range(0, len(self.test_rows), N_TRIALS_BATCH):
                 part = slice(start, start + N_TRIALS_BATCH)
                 trials = _with_time(reader.read(self.test_rows[part]))
-                np.add.at(sums, image[part], trials)
+                for place, trial in zip(image[part].tolist(), trials, strict=True):
+                    sums[place] += trial
                 decoded[part] = model.predict(window_inputs(trials, whole, scale, n_per_bin))
         counts = np.bincount(image)[:, None, None]
         return (sums / counts).astype(np.float32), decoded

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from afterimage.bids.names import camel_case, entity, unit_of
 from afterimage.features.registry import ENCODERS
-from afterimage.io.arrays import groups_of, open_dataset, read_blocks
+from afterimage.io.arrays import block_shapes, groups_of, open_dataset, read_blocks
 from afterimage.io.images import resize_images
 from afterimage.io.tables import Row, read_json, read_tsv
 
@@ -103,17 +103,15 @@ class Judge:
                     continue
                 ids, _ = read_blocks(path, source, names=[])
                 with open_dataset(path, source) as dataset:
-                    stacks = {
-                        str(name): (values.values.reshape(-1, *values.attrs["shape"]))
-                        for name, values in dataset.data_vars.items()
-                    }
+                    methods = sorted(map(str, dataset.data_vars), key=order.index)
                 # The mean and the noise belong to no image: they stand for all of them in turn.
                 rows = [number % len(ids) for number in range(len(self.ids))]
                 if source not in ("mean", "noise"):
                     rows = rows_of(ids, self.ids)
                 # netCDF lists variables by name; people expect the order of the configuration.
-                for method in sorted(stacks, key=order.index):
-                    stack = stacks[method]
+                for method in methods:
+                    values = read_blocks(path, source, names=[method])[1][method]
+                    stack = values.reshape(-1, *block_shapes(path, source)[method])
                     words = {"brain": [decoder], "truth": ["ceiling"]}.get(
                         source, ([decoder] if several else []) + [f"{source}_brain"]
                     )
@@ -137,9 +135,13 @@ class Judge:
         """Make what needs no brain (mean picture, oracle of clusters) or no generator (nearest)."""
         from afterimage.evaluation.audit import cluster_oracle, mean_training_image
 
-        small = resize_images(training, min(self.height, SMALL_PX), min(self.width, SMALL_PX))
+        size = min(self.height, SMALL_PX), min(self.width, SMALL_PX)
+
+        def small(indices: Iterable[int]) -> np.ndarray:
+            return resize_images([training[index] for index in indices], *size)
+
         n = len(self.ids)
-        mean = uint8(mean_training_image(small))
+        mean = uint8(mean_training_image(small((index,))[0] for index in range(len(training))))
         sets = [
             self.make_set(
                 [mean] * n, label="meanTrainingImage", decoder="", method="", role="baseline"
@@ -152,7 +154,7 @@ class Judge:
             several = len(self.inputs.predictions) > 1
             sets.append(
                 self.make_set(
-                    [uint8(small[index]) for index in nearest],
+                    [uint8(small((index,))[0]) for index in nearest],
                     label=camel_case(*([decoder] if several else []), "nearestTrainingImage"),
                     decoder=decoder, method="", role="baseline",
                     selection="training image with the highest decoder score",
@@ -164,7 +166,7 @@ class Judge:
             train_blocks[encoder], self.truth_blocks[encoder], k,
             random_state=self.config.random_state or 0,
         )  # fmt: skip
-        centres = [uint8(small[members].mean(axis=0)) for members in oracle.members]
+        centres = [uint8(small(members).mean(axis=0)) for members in oracle.members]
         sets.append(
             self.make_set(
                 [centres[cluster] for cluster in oracle.assigned],

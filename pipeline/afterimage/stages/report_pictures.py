@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from afterimage.bids.names import camel_case
-from afterimage.io.arrays import groups_of, open_dataset, read_blocks
+from afterimage.io.arrays import block_shapes, groups_of, open_dataset, open_hdf5, read_blocks
 from afterimage.io.images import read_image
 from afterimage.io.tables import read_tsv
 from afterimage.reports import model
@@ -16,15 +18,47 @@ from afterimage.reports.labels import METHOD_ORDER, method_of
 from afterimage.stages.stimuli import captions_of
 
 
+@dataclass(frozen=True)
+class _Pictures(Sequence[np.ndarray]):
+    """Pictures read when they are looked at: a gallery shows a dozen of thousands."""
+
+    read: Callable[[int], np.ndarray]
+    n_pictures: int
+
+    def __len__(self) -> int:
+        return self.n_pictures
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.read(int(index))
+
+
+def _stored(path: Path, source: str, method: str, rows: list[int]) -> _Pictures:
+    """Return rows of a stack of reconstructions."""
+
+    def read(index: int) -> np.ndarray:
+        with open_hdf5(path) as file:
+            values = file[source][method]
+            picture: np.ndarray = values[rows[index]].reshape(values.attrs["shape"])
+            return picture
+
+    return _Pictures(read, len(rows))
+
+
+def _files(split_file: Path, bids_dir: Path | None, ids: list[str]) -> dict[str, Path]:
+    """Return the files of the pictures of these stimuli that are there."""
+    if bids_dir is None:
+        return {}
+    files = {row["stimulus_id"]: row["file"] for row in read_tsv(split_file)}
+    paths = {name: bids_dir / "stimuli" / files[name] for name in ids if name in files}
+    return {name: path for name, path in paths.items() if path.is_file()}
+
+
 def stimulus_pictures(
     split_file: Path, bids_dir: Path | None, ids: list[str]
 ) -> dict[str, np.ndarray] | None:
     """Read the pictures of these stimuli that are there; None where none is."""
-    if bids_dir is None:
-        return None
-    files = {row["stimulus_id"]: row["file"] for row in read_tsv(split_file)}
-    paths = {name: bids_dir / "stimuli" / files[name] for name in ids if name in files}
-    return {name: read_image(path) for name, path in paths.items() if path.is_file()} or None
+    paths = _files(split_file, bids_dir, ids)
+    return {name: read_image(path) for name, path in paths.items()} or None
 
 
 def _stacks(path: Path, source: str) -> tuple[list[str], dict[str, np.ndarray]]:
@@ -57,33 +91,34 @@ def gallery(folder: Path, name: str, bids_dir: Path | None, n_rows: int) -> mode
         Rows drawn at random.
     """
     paths = sorted((folder / "recon").glob(f"{name}_desc-*_recon.nc"))
-    columns: dict[str, list[np.ndarray]] = {}
+    columns: dict[str, _Pictures] = {}
     ids: list[str] = []
     ordered = [path for path in paths if "desc-ceiling" not in path.name]
     ordered += [path for path in paths if "desc-ceiling" in path.name]
-    seen: dict[str, np.ndarray] | None = None
+    seen: dict[str, Path] = {}
     for path in ordered:
         source = "truth" if "desc-ceiling" in path.name else "brain"
         if source not in groups_of(path):
             continue
-        names, stacks = _stacks(path, source)
+        names = list(read_blocks(path, source, names=[])[0])
         if not ids:
-            seen = stimulus_pictures(folder / f"{name}_split.tsv", bids_dir, names)
+            seen = _files(folder / f"{name}_split.tsv", bids_dir, names)
             # Where only some test pictures are there, the gallery shows those.
             ids = [key for key in names if key in seen] if seen else names
         if not set(ids) <= set(names):
             continue
-        rows = [names.index(key) for key in ids]
+        place = {key: row for row, key in enumerate(names)}
+        rows = [place[key] for key in ids]
         decoder = path.name.split("_desc-")[1].split("_")[0]
-        for method in sorted(stacks, key=_method_rank):
-            columns[camel_case(decoder, method)] = list(stacks[method][rows])
+        for method in sorted(block_shapes(path, source), key=_method_rank):
+            columns[camel_case(decoder, method)] = _stored(path, source, method, rows)
     if not columns:
         return None
     score, metric, label = _gallery_score(folder, name, ids, columns)
     return model.Gallery(
         stimulus=ids,
         columns=columns,
-        seen=[seen[key] for key in ids] if seen else None,
+        seen=_Pictures(lambda row: read_image(seen[ids[row]]), len(ids)) if seen else None,
         score=score,
         score_metric=metric,
         score_label=label,

@@ -29,7 +29,13 @@ from afterimage.io.arrays import (
     open_dataset,
     read_blocks,
 )
-from afterimage.io.trials import average_repeats, open_reader, read_layout, read_responses
+from afterimage.io.trials import (
+    average_repeats,
+    open_reader,
+    read_averages,
+    read_layout,
+    read_responses,
+)
 from afterimage.io.weights import save_weights
 from afterimage.settings import StageConfig
 from afterimage.stages.checkpoints import checkpoint_folder, on_disk
@@ -254,10 +260,9 @@ def _training(
         rows = np.flatnonzero(reader.split == "train")
         times = reader.window(config.tmin_s, config.tmax_s)
         return TrialRows(reader, rows, times), reader.stimulus[rows]
-    responses, stimuli = read_responses(inputs.trials, "train", config.tmin_s, config.tmax_s)
     if config.average_training_repeats:
-        responses, stimuli, _ = average_repeats(responses, stimuli)
-    return responses, stimuli
+        return read_averages(inputs.trials, "train", config.tmin_s, config.tmax_s)[:2]
+    return read_responses(inputs.trials, "train", config.tmin_s, config.tmax_s)
 
 
 def _rows_of(names: np.ndarray, stimuli: np.ndarray) -> np.ndarray:
