@@ -130,8 +130,7 @@ def score_subjects(
     check_agree(subjects)
     check_split(subjects)
     drawing = resampling or Resampling()
-    names = [str(name) for name in gallery_names]
-    scorer = _Scorer(subjects, learner, names, drawing, features)
+    scorer = _Scorer(subjects, learner, [str(name) for name in gallery_names], drawing, features)
     everybody = list(subjects)
 
     def attempt(what: str, make: Callable[..., Any], *arguments: Any) -> Any:
