@@ -119,8 +119,7 @@ def score_subjects(
     features : str
         Block in which images are told apart, for the protocol.
     resampling : Resampling, optional
-    on_error : callable, optional
-        Told what failed; the rest goes on. By default the error is raised.
+    on_error : callable, optional; told what failed, and the rest goes on; else it is raised
 
     Yields
     ------
