@@ -119,8 +119,7 @@ def score_subjects(
     features : str
         Block in which images are told apart, for the protocol.
     resampling : Resampling, optional
-    on_error : callable, optional
-        Told what failed; the rest goes on. By default the error is raised.
+    on_error : callable, optional; told what failed, and the rest goes on; else it is raised
 
     Yields
     ------
@@ -130,8 +129,7 @@ def score_subjects(
     check_agree(subjects)
     check_split(subjects)
     drawing = resampling or Resampling()
-    names = [str(name) for name in gallery_names]
-    scorer = _Scorer(subjects, learner, names, drawing, features)
+    scorer = _Scorer(subjects, learner, [str(name) for name in gallery_names], drawing, features)
     everybody = list(subjects)
 
     def attempt(what: str, make: Callable[..., Any], *arguments: Any) -> Any:
