@@ -187,21 +187,34 @@ def family_of(row: Mapping[str, Any]) -> str:
     return str(row.get("protocol") or "").partition(";")[0].strip()
 
 
-def comparison_key(row: Mapping[str, Any]) -> tuple[str, str]:
-    """Return what two rows must share for their values to be averaged, compared or drawn together.
+def shared_protocol(row: Mapping[str, Any]) -> str:
+    """Return the protocol of a row without what is a person's own: the number of training trials.
 
-    Returns
-    -------
-    metric, protocol : str
-        The protocol with the number of test images (of the row's ``n`` where it is not written
-        there), without what is a person's own: the number of training trials.
+    The number of test images is that of the row's ``n`` where the protocol does not say it.
     """
     parts = [part.strip() for part in str(row.get("protocol") or "").split(";")]
     kept = [part for part in parts if part and not part.endswith("training trials")]
     if not any(part.startswith("n=") for part in kept):
         with suppress(ValueError):  # nobody knows
             kept.append(f"n={float(str(row.get('n'))):g}")
-    return str(row.get("metric")), "; ".join(kept)
+    return "; ".join(kept)
+
+
+def comparison_key(row: Mapping[str, Any]) -> tuple[str, str]:
+    """Return what two rows must share for their values to be averaged, compared or drawn together.
+
+    Returns
+    -------
+    metric, protocol : str
+        The protocol without what may differ between people: the number of training trials, and of
+        metrics whose expectation does not depend on it, which is all but retrieval, the number of
+        test images.
+    """
+    metric = str(row.get("metric"))
+    parts = shared_protocol(row).split("; ")
+    if not metric.startswith("retrieval"):
+        parts = [part for part in parts if not part.startswith(("n=", "gallery="))]
+    return metric, "; ".join(parts)
 
 
 def check_one_protocol(rows: Iterable[Mapping[str, Any]], doing: str) -> None:

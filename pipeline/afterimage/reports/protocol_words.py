@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from afterimage.evaluation.metrics import comparison_key
+from afterimage.evaluation.metrics import comparison_key, shared_protocol
 from afterimage.reports.model import Row
 
 #: Parts of a protocol that say what an axis and its chance level are of: as `protocol` writes them.
@@ -19,8 +19,8 @@ def setting_and_way(row: Row) -> tuple[str, str]:
     Returns
     -------
     setting : str
-        Family, size, number of test pictures, direction and gallery: numbers of two settings have no
-        chance level in common and stand on two axes.
+        Family, size, direction and, of retrieval, the number of pictures to choose from: numbers of
+        two settings have no chance level in common and stand on two axes.
     way : str
         Repeats, how one of several was chosen, and more: within an axis, a mean of its own.
     """
@@ -31,7 +31,7 @@ def setting_and_way(row: Row) -> tuple[str, str]:
 
 def setting_of_comparison(row: Row) -> str:
     """Return what else must be equal of two rows of the table of subjects to be averaged."""
-    parts = comparison_key(row)[1].split("; ")
+    parts = shared_protocol(row).split("; ")
     return "; ".join(part for part in parts if not part.startswith(_IN_COLUMNS))
 
 
