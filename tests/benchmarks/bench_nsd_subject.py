@@ -185,6 +185,8 @@ def tell_costs(out: Path, seconds: float, watch: Watch) -> None:
     for path in sorted((out / "logs" / "cost").rglob("*.json"), key=lambda p: p.stat().st_mtime):
         cost = json.loads(path.read_text())
         name = f"{path.parent.name} {path.stem.removeprefix('sub-01_')}"
+        if name not in watch.own:
+            name += " (before)"  # of a run that this one goes on with
         print(
             f"{name:<52} {cost['seconds']:8.1f} {cost['processor_seconds']:8.1f} "
             f"{watch.own[name]:7.2f} {watch.resident[name]:10.2f}"
