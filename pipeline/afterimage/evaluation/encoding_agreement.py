@@ -77,8 +77,9 @@ def fit_encoding(features: NDArray[np.generic], responses: NDArray[np.generic]) 
     left = inputs @ (vectors / np.sqrt(power)) if few else vectors  # orthonormal, (n_images, r)
     right = vectors if few else inputs.T @ (vectors / np.sqrt(power))
     shrunk = [power / (power + alpha) for alpha in ALPHAS]
-    leverage = [np.einsum("ir,ir,r->i", left, left, share) for share in shrunk]
     n_images, n_units = np.shape(responses)
+    # Of an image on its own prediction; the mean, which is fitted too, has a share of it.
+    leverage = [np.einsum("ir,ir,r->i", left, left, share) + 1 / n_images for share in shrunk]
     coef = np.empty((inputs.shape[1], n_units), np.float32)
     step = max(1, CHUNK_VALUES // n_images)
     for start in range(0, n_units, step):
@@ -88,7 +89,7 @@ def fit_encoding(features: NDArray[np.generic], responses: NDArray[np.generic]) 
         errors = []
         for share, own in zip(shrunk, leverage, strict=True):
             missed = chunk - left @ (share[:, None] * projected)
-            missed /= (1 - own)[:, None]
+            missed /= np.maximum(1 - own, 1e-12)[:, None]
             errors.append(np.einsum("iu,iu->u", missed, missed))
         penalty = np.asarray(ALPHAS)[np.argmin(errors, axis=0)]
         weights = np.sqrt(power)[:, None] / (power[:, None] + penalty) * projected

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from afterimage.evaluation.measures import Resampling, Scores
     from afterimage.evaluation.scores import ReconstructionSet
 
-VERSION = 3
+VERSION = 4
 CITES = ("wang2004", "shirakawa2025", "scotti2024")
 #: Label of the rows that hold the true pictures against the brain.
 TRUE_IMAGES = "trueImages"
