@@ -77,6 +77,7 @@ def test_a_motif_has_its_rhythm(name: str) -> None:
     assert low < np.mean(middles) < high
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tfm", "eegformer"])
 def test_codes_tell_motifs_better_than_clusters_of_spectra(kind: str) -> None:
     """Small ones, a few seconds; in these a TFM does not yet pass clusters: the study is below."""

@@ -87,6 +87,7 @@ def predict(study: tuple[Path, Inputs], name: str, **config: Any) -> list[dict[s
     return read_tsv(outputs.scores, COLUMNS)
 
 
+@pytest.mark.slow
 def test_maps_of_voxels_tell_planted_groups_apart_and_shuffled_ones_not(mapped: Any) -> None:
     shuffled = [f"shuffled{k}" for k in range(N_SHUFFLED)]
     rows = predict(

@@ -82,6 +82,7 @@ def predict(study: tuple[Path, Inputs], name: str, **config: Any) -> list[dict[s
     return read_tsv(outputs.scores, COLUMNS)
 
 
+@pytest.mark.slow
 def test_planted_phenotypes_are_found_by_every_measure_beside_rivals(study: Any) -> None:
     rows = predict(
         study, "planted", targets={"coupling": {"column": "coupling"}, "high": {"column": "high"}},

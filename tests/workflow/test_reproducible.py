@@ -61,11 +61,11 @@ def test_killed_and_resumed(tools: Any, finished: Any, tmp_path: Path) -> None:
         tools.run_and_kill(
             *arguments, "--cores", 2, logs=out / "logs", after_s=rng.uniform(0.5, 6.0)
         )
-        for _ in range(5)
+        for _ in range(3)
     )
-    assert kills == 5, "the run ended before it was killed"
+    assert kills == 3, "the run ended before it was killed"
     started = len(list((out / "logs").glob("2*")))
-    assert started >= 3, "the kills came before the workflow began"
+    assert started >= 2, "the kills came before the workflow began"
     done = tools.run(*arguments, "--cores", 2)
     assert done.returncode == 0, done.stdout + done.stderr
 
