@@ -76,6 +76,7 @@ def test_lss_is_one_model_a_trial(hrf: HrfName, design: RunDesign, signal: np.nd
         np.testing.assert_allclose(found[trial], expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_equal_to_first_level_model_on_images(design: RunDesign, signal: np.ndarray) -> None:
     """The same through nilearn's front door: a NIfTI image and a table of regressors."""
     regressors = trial_regressors(design, hrf_set("canonical"))[0]

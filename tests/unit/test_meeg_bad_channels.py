@@ -71,6 +71,7 @@ def test_planted_channels_are_found_in_made_up_eeg() -> None:
     assert hits / called >= 0.8
 
 
+@pytest.mark.slow
 def test_planted_channels_are_found_in_real_eeg(shared_data: Path) -> None:
     folder = shared_data / "eeg-motor-raw" / "sub-001" / "eeg"
     hits = planted = called = 0

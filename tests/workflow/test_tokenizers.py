@@ -20,6 +20,7 @@ made = SimpleNamespace(
 )
 LABELS = ("01", "02", "03", "04")
 CONFIG = {
+    "clean_meeg": {"ransac": False},
     "train_tokenizer": {
         "enabled": True, "n_bootstraps": 100,
         "tokenizers": {
