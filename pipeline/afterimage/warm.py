@@ -3,7 +3,8 @@
 Loading torch, transformers and diffusers takes longer than many a job's own work. So `launch`
 starts one process that waits at a socket; ``afterimage stage`` hands its arguments, its folder, its
 environment and its standard streams to it, and waits for the exit code of a fork of it. What two
-jobs had to load, the process loads itself, and the forks after that find it there.
+jobs had to load, the process loads itself, and the forks after that find it there. A job whose
+settings name a folder of weights waits until the libraries of networks are loaded, once for all.
 
 Nothing depends on it. Where there is no such process, where it belongs to another session (a job of
 a cluster), has threads of its own, or a job wants more than one thread, the stage runs by itself as
@@ -20,6 +21,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import re
 import secrets
 import selectors
 import signal
@@ -29,7 +31,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
@@ -38,6 +40,9 @@ from typing import NoReturn
 VARIABLE = "AFTERIMAGE_WARM"
 #: Jobs that must have loaded a module before the process does.
 N_JOBS = 2
+#: A folder of weights among a job's settings, and what is loaded to read any such.
+WEIGHTS = re.compile(r'"(path|generator)": "')
+LIBRARIES = ("transformers.modeling_utils", "diffusers.models.autoencoders.autoencoder_kl")
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
@@ -217,6 +222,10 @@ class _Server:
         ):  # a fork would have the locks of the others
             self._forget(job)
             return
+        stage, *options = json.loads(job.text)["arguments"][1:]
+        # a report tells of the settings of others
+        if not stage.startswith("report_") and any(WEIGHTS.search(option) for option in options):
+            self._load(LIBRARIES)
         reading, writing = os.pipe()
         job.pid = os.fork()
         if not job.pid:
@@ -260,11 +269,14 @@ class _Server:
         with contextlib.suppress(OSError):
             job.connection.sendall(str(code).encode())
         self._forget(job)
-        for name in job.modules.decode().splitlines():
-            self._loaded[name] += 1
-            if self._loaded[name] == N_JOBS:
-                with contextlib.suppress(Exception):
-                    importlib.import_module(name)
+        names = job.modules.decode().splitlines()
+        self._loaded.update(names)
+        self._load(name for name in names if self._loaded[name] == N_JOBS)
+
+    def _load(self, names: Iterable[str]) -> None:
+        for name in names:
+            with contextlib.suppress(Exception):
+                importlib.import_module(name)
 
     def _kill(self, job: _Job) -> None:
         if job.pid:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from afterimage.warm import N_JOBS, VARIABLE, warm_process
+from afterimage.warm import LIBRARIES, N_JOBS, VARIABLE, warm_process
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="the process is made on Linux only"
@@ -20,7 +21,10 @@ pytestmark = pytest.mark.skipif(
 #: Stands before `afterimage` on the path; its stage does what a file says.
 STAGE = """
 import os, sys, time
+from afterimage import warm
 from afterimage.stages import runner
+
+warm.LIBRARIES = ("colorsys",)
 
 def guarded_run(name, inputs, outputs, params, **options):
     print("slow module loaded before:", "colorsys" in sys.modules, flush=True)
@@ -88,6 +92,22 @@ def test_what_jobs_load_again_and_again_is_there_for_the_next(command) -> None:
         assert [line.split()[-1] for line in said] == ["False"] * N_JOBS + ["True"]
         # A job of several threads starts an interpreter of its own.
         assert run("good", environment, threads=2).communicate()[0].split()[-1] == "False"
+
+
+def test_libraries_of_networks_are_loaded_before_the_first_job_with_weights(command) -> None:
+    run, variables = command
+    weights = '{"config": {"encoders": {"clip": {"path": "tiny/clip"}}}}'
+    with warm_process(variables) as environment:
+        wait_for_address(environment)
+        # a report names the folders of other stages, and reads none
+        for name, params, loaded in (
+            ("report_subject", weights, "False"), ("good", weights, "True"), ("good", "{}", "True")
+        ):  # fmt: skip
+            said = run(name, environment, params=params).communicate()[0]
+            assert said.split()[-1] == loaded
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    assert "torch" in sys.modules
 
 
 def test_a_job_ends_with_the_command_that_asked_for_it(command, tmp_path) -> None:
