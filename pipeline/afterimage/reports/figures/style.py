@@ -151,13 +151,14 @@ def to_svg(figure: Figure, *, smooth: int | None = None) -> bytes:
         drawn with sharp edges.
     """
     import matplotlib as mpl
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     with mpl.rc_context(_RC), io.BytesIO() as buffer:
         if (engine := figure.get_layout_engine()) is not None:
-            # savefig would draw the whole figure once more, only to have it laid out.
             engine.execute(figure)
             figure.set_layout_engine("none")
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        # savefig would draw the whole figure twice
+        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
         drawn = buffer.getvalue().decode("utf-8")
     drawn = _PATH.sub(lambda path: _LONG_NUMBER.sub(r"\1", path.group()), drawn)
     drawn = _RASTER.sub(lambda raster: _as_webp(raster.group(1), smooth), drawn)
