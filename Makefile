@@ -10,7 +10,7 @@ export OMP_NUM_THREADS := 1
 # Installed modules are compiled when they are first imported, and kept so, whatever the shell says.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo test test-all lint docs tiny clean
+.PHONY: help demo test test-all lint lint-types lint-style lint-contracts lint-workflow docs tiny clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -21,18 +21,28 @@ $(VENV)/run.stamp: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --no-compile --quiet --disable-pip-version-check -c constraints.txt -e .
 	touch $@
 
-$(VENV)/dev.stamp: $(VENV)/run.stamp
+$(VENV)/dev.stamp: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --no-compile --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	touch $@
+	touch $(VENV)/run.stamp $@
 
 demo: $(VENV)/run.stamp  ## simulate a study, reconstruct, score, write reports (out/demo)
 	$(BIN)/afterimage demo out/demo
 
 lint: $(VENV)/dev.stamp  ## style, types, import contracts, workflow
+	$(MAKE) --no-print-directory --jobs 2 --output-sync lint-types lint-style lint-contracts lint-workflow
+
+lint-types:
+	mypy
+
+lint-style:
 	ruff check .
 	ruff format --check .
-	mypy
+
+lint-contracts:
 	lint-imports
+
+lint-workflow:
 	snakefmt --check Snakefile workflows
 	mkdir -p build/lint
 	snakemake --lint --directory build/lint --config bids_dir=$(CURDIR)/tests/data/minimal

@@ -166,7 +166,7 @@ def test_graphs_of_regions_predict_what_their_strength_holds(tmp_path: Path) -> 
         tuple(connectivity), (), (tmp_path / "participants.tsv",), graphs=tuple(graphs)
     )
     found = predict(
-        (tmp_path, inputs), "regions", sessions="first", tangent=False,
+        (tmp_path, inputs), "regions", sessions="first", tangent=False, n_repeats=1,
         targets={name: {"column": name} for name in ("coupling", "noise")},
     )  # fmt: skip
     of = {(r["target"], r["features"]): r for r in found if r["metric"] == "r"}

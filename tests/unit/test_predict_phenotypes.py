@@ -109,7 +109,7 @@ def test_a_table_of_outcomes_groups_sites_sessions_and_confounds(study: Any) -> 
         name: {"column": "score", "file": "scores.tsv", "where": {"measure": name}}
         for name in ("good", "bad")
     }
-    common = {"targets": targets, "tangent": False}
+    common = {"targets": targets, "tangent": False, "n_repeats": 1}
     for name, more, n in (
         ("families", {"sessions": "all", "group_column": "family"}, "58"),
         ("sites", {"site_column": "site", "leave_site_out": True, "sessions": "first"}, "29"),
