@@ -16,7 +16,7 @@ import yaml
 from afterimage import __version__
 from afterimage.bids.description import describe_derivatives
 from afterimage.bids.index import read_units
-from afterimage.errors import full_at, suppress_full
+from afterimage.errors import InputError, full_at, suppress_full
 from afterimage.io.atomic import SPARE_BYTES, remove_leftovers, write_json, write_text
 from afterimage.settings import StageConfig
 from afterimage.stages.runner import job_log, stage_module
@@ -125,15 +125,32 @@ def finish_run(root: Path, *, failed: bool) -> None:
 
 
 def write_reports(root: Path, subjects: list[str] | None = None) -> list[Path]:
-    """Write reports from what is there: those of ``subjects`` (None: all), and the group's."""
+    """Write reports from what is there: those of ``subjects`` (None: all), and the group's.
+
+    Raises
+    ------
+    InputError
+        When no run was ever started in the folder.
+    """
     from afterimage.config.load import load_config
 
+    units = root / "code" / "units.tsv"
+    if not units.is_file():
+        within = [path.parent.parent for path in sorted(root.glob("*/code/units.tsv"))]
+        raise InputError(
+            "a folder is not an output of afterimage",
+            where=str(root),
+            found="no code/units.tsv, which every run writes first",
+            expected="the OUT_DIR of a run, also of one that failed",
+            fix=f"afterimage report {within[0]}"
+            if within
+            else "start with afterimage BIDS_DIR OUT_DIR",
+        )
     saved = root / "code" / "config.yaml"
     config = load_config([saved] if saved.is_file() else [])
     hidden = workflow_values(config)
     written = []
-    rows = read_units(root / "code" / "units.tsv")
-    known = list(dict.fromkeys(row["subject"] for row in rows))
+    known = list(dict.fromkeys(row["subject"] for row in read_units(units)))
     subject_module = stage_module("report_subject")
     for subject in known if subjects is None else subjects:
         section = config.report_subject.model_copy(update=hidden)

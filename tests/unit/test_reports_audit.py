@@ -163,6 +163,28 @@ def test_the_group_never_averages_two_protocols() -> None:
     assert len(titles) == 2 and any("native size" in title for title in titles)
 
 
+def test_other_brains_stand_on_the_row_of_their_decoder_and_method() -> None:
+    from afterimage.reports.figures.group import subject_panels
+
+    like = example.make_group(2).metrics[0]
+    rows = [
+        like | {"subject": subject, "label": f"{decoder}{fake}LowLevel", "decoder": decoder,
+                "method": "low_level", "role": "audit" if fake else "reconstruction",
+                "metric": metric, "value": value + shift, "chance": 0.5}
+        for subject, shift in (("sub-01", 0.0), ("sub-02", 0.1))
+        for metric in ("twoway_clip", "mse")
+        for decoder, fake, value in (("ridge", "", 0.8), ("ridge", "ShuffledBrain", 0.4),
+                                     ("ridge", "MeanBrain", 0.6), ("gone", "NoiseBrain", 0.5))
+    ]  # fmt: skip
+    panels = subject_panels(replace(example.make_group(2), metrics=rows))
+    error, two_way = (panel.alt for panel in panels)
+    assert "Low-level 85.0 % (without this brain 65.0 %)" in two_way.replace(" (ridge)", "")
+    assert "(without this brain 0.4500)" in error  # of errors, the smallest
+    # what has no reconstruction to stand beside keeps a row of its own
+    assert all("Noise" in alt or "noise" in alt for alt in (error, two_way))
+    assert not any("Mean brain" in alt or "mean brain" in alt for alt in (error, two_way))
+
+
 def test_agreement_is_drawn_by_region_for_the_last_method() -> None:
     from afterimage.reports.figures.dots import agreement_panels
 

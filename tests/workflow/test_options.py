@@ -214,7 +214,9 @@ def test_report_again(tools: Any, finished: Any, tmp_path: Path) -> None:
         again = (out / name).read_text(encoding="utf-8")
         assert again.count("<section") == text.count("<section") > 2
         assert again.count("<img") == text.count("<img") > 2
-    assert tools.run("report", tmp_path / "nowhere").returncode == 65
+    around = tools.run("report", tmp_path)
+    assert around.returncode == 65
+    assert f"afterimage report {out}" in around.stderr
 
 
 def test_group_level(tools: Any, finished: Any, tmp_path: Path) -> None:

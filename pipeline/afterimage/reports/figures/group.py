@@ -1,4 +1,7 @@
-"""Plot of the group: subjects are dots (bars where many), the mean of those scored alike a stroke."""
+"""Plot of the group: subjects are dots (bars where many), the mean of those scored alike a stroke.
+
+What a decoder and method make of other brains stands on their own row, as one open circle.
+"""
 
 from __future__ import annotations
 
@@ -36,6 +39,7 @@ def draw_subjects(
     titles: Sequence[str],
     kinds: Sequence[str],
     values: Sequence[np.ndarray],
+    without: Sequence[float | None],
     chance: float | None,
     described: Metric,
     theme: Theme,
@@ -47,13 +51,17 @@ def draw_subjects(
     titles, kinds : sequence of str, one a label
         Kinds as in `dots.DotRow`.
     values : sequence of arrays of shape (n_subjects,), one a label
+    without : sequence of float or None, one a label
+        What the same is worth without the brain that was recorded: an open circle.
     chance : float or None
         Drawn as a line through all rows.
     """
     figure, axes = new_axes(0.62 + (ROW_HEIGHT_IN + 0.05) * len(titles), theme, grid="x")
-    for position, (kind, scores) in enumerate(zip(kinds, values, strict=True)):
+    for position, (kind, scores, fake) in enumerate(zip(kinds, values, without, strict=True)):
         colour = theme.accent if kind == "real" else theme.muted
         y = -position
+        if fake is not None:
+            axes.plot(fake, y, "o", color=theme.muted, mfc=theme.paper, markersize=5, mew=1.2)
         if len(scores) > MAX_DOTS:
             low, inner_low, inner_high, high = np.percentile(scores, (5, 25, 75, 95))
             axes.plot([low, high], [y, y], color=theme.band, linewidth=7, solid_capstyle="butt")
@@ -118,56 +126,67 @@ def _one_panel(
     *,
     kinds: Mapping[str, str],
 ) -> Panel:
-    """Draw people who were scored alike as one row; a label scored in two ways has two rows."""
+    """Draw people who were scored alike as one row; a label scored in two ways has two rows.
+
+    Of shuffled brains, the mean brain and noise, the one that is scored best stands on the row.
+    """
     collected: dict[tuple[str, str], list[float]] = {}
     kind_of: dict[tuple[str, str], str] = {}
     chances: list[float] = []
+    owners = {_maker(row): _key(row) for row in rows if row.get("role") == "reconstruction"}
+    fakes: dict[tuple[str, str], dict[str, list[float]]] = {}
     for row in rows:
         kind, value = kinds.get(str(row.get("role"))), as_number(row.get("value"))
         if kind is None or value is None:
             continue
-        key = (str(row.get("label")), setting_and_way(row)[1])
-        collected.setdefault(key, []).append(value)
-        kind_of[key] = kind
+        if row.get("role") == "audit" and _maker(row) in owners:
+            own = fakes.setdefault(owners[_maker(row)], {})
+            own.setdefault(str(row.get("label")), []).append(value)
+            continue
+        collected.setdefault(_key(row), []).append(value)
+        kind_of[_key(row)] = kind
         chance = as_number(row.get("chance"))
         if chance is not None and kind == "real":
             chances.append(chance)
+    described = metric(name)
+    best = min if described.lower_is_better else max
+    without = {
+        key: best(float(np.mean(values)) for values in own.values()) for key, own in fakes.items()
+    }
     ways = {
         label: differing(way for other, way in collected if other == label)
         for label, _ in collected
     }
-    titles = {}
-    for label, way in collected:
-        title, what = label_title(label, decoders), ways[label][way]
-        titles[label, way] = f"{title} ({what})" if what else title
-    return _panel(name, collected, kind_of, chances, titles, told)
-
-
-def _panel(
-    name: str,
-    collected: Mapping[tuple[str, str], list[float]],
-    kinds: Mapping[tuple[str, str], str],
-    chances: Sequence[float],
-    title_of: Mapping[tuple[str, str], str],
-    told: str,
-) -> Panel:
     order = ("real", "baseline", "ceiling")
-    labels = sorted(collected, key=lambda label: order.index(kinds[label]))
-    titles = [title_of[label] for label in labels]
-    described = metric(name)
-    means = "; ".join(
-        f"{title} {described.write(float(np.mean(collected[label])))}"
-        for title, label in zip(titles, labels, strict=True)
-    )
+    keys = sorted(collected, key=lambda key: order.index(kind_of[key]))
+    titles, told_values = [], []
+    for label, way in keys:
+        title, what = label_title(label, decoders), ways[label][way]
+        titles.append(f"{title} ({what})" if what else title)
+        mean = described.write(float(np.mean(collected[label, way])))
+        fake = without.get((label, way))
+        beside = "" if fake is None else f" (without this brain {described.write(fake)})"
+        told_values.append(f"{titles[-1]} {mean}{beside}")
     return Panel(
         f"{described.title} ({told})" if told else described.title,
-        f"{described.title}, mean over subjects: {means}",
+        f"{described.title}, mean over subjects: {'; '.join(told_values)}",
         partial(
             draw_subjects,
             titles,
-            [kinds[label] for label in labels],
-            [np.array(collected[label]) for label in labels],
+            [kind_of[key] for key in keys],
+            [np.array(collected[key]) for key in keys],
+            [without.get(key) for key in keys],
             float(np.mean(chances)) if chances else None,
             described,
         ),
     )
+
+
+def _key(row: Row) -> tuple[str, str]:
+    """Return what rows of people must have in common to be one row of a panel."""
+    return str(row.get("label")), setting_and_way(row)[1]
+
+
+def _maker(row: Row) -> tuple[str, ...]:
+    """Return decoder and method of a row, and how it was scored."""
+    return str(row.get("decoder")), str(row.get("method")), setting_and_way(row)[1]
