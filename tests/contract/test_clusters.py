@@ -28,7 +28,7 @@ def read(name: str) -> dict[str, object]:
 def test_every_rule_says_what_it_asks_of_a_cluster() -> None:
     assert len(RULES) > 35
     for name, text in RULES.items():
-        assert re.search(r"mem_mb=memory\(\d+, \d+\)", text), name
+        assert re.search(r"mem_mb=memory\(\d+, \d+(, \w+=\d+)*\)", text), name
         assert re.search(r"runtime=minutes\(\d+\)", text), name
 
 

@@ -493,9 +493,10 @@ def planned_jobs():
     return jobs
 
 
-def memory(base_mb, times=0):
+def memory(base_mb, times=0, **times_of):
     """Return the memory of a job in MB: ``base_mb`` and so many ``times`` the size of its inputs.
 
+    ``times_of`` has other numbers for inputs by name: files that are read by columns count less.
     Rounded up to a power of two of GB, because an array of jobs is submitted with the request of
     its first job, and most subjects of one study then ask for the same. Doubled with every attempt:
     memory that ran out is the usual reason why a cluster killed a job.
@@ -503,8 +504,11 @@ def memory(base_mb, times=0):
 
     def mem_mb(wildcards, input, attempt):
         # Snakemake's own input.size_mb starts an event loop a call, a fifth of a dry run.
-        size_mb = sum(os.path.getsize(path) for path in input) / 1e6
-        wanted_gb = (base_mb + times * size_mb) / 1000
+        wanted_gb = base_mb / 1000
+        for name, paths in input.items():
+            files = [paths] if isinstance(paths, str) else paths
+            size_gb = sum(os.path.getsize(path) for path in files) / 1e9
+            wanted_gb += times_of.get(name, times) * size_gb
         return attempt * 1000 * 2 ** math.ceil(math.log2(wanted_gb))
 
     return mem_mb

@@ -36,7 +36,7 @@ rule train_decoder:
         decoder=named([*DECODERS, *NETWORKS]),
     resources:
         **(ON_DEVICE if NETWORKS else {}),
-        mem_mb=memory(6000, 20),
+        mem_mb=memory(6000, 8, features=4),
         runtime=minutes(240),
     params:
         stage=stage_params("train_decoder", decoders=one_decoder),
@@ -56,7 +56,7 @@ rule train_shared_decoder:
         "logs/train_shared_decoder/desc-{decoder}.log",
     resources:
         **ON_DEVICE,
-        mem_mb=memory(6000, 20),
+        mem_mb=memory(6000, 4, features=1),
         runtime=minutes(480),
     params:
         stage=stage_params("train_shared_decoder", decoders=one_shared_decoder),
@@ -79,7 +79,7 @@ rule apply_shared_decoder:
         decoder=named(SHARED),
     resources:
         **ON_DEVICE,
-        mem_mb=memory(3000, 20),
+        mem_mb=memory(3000, 8, features=4),
         runtime=minutes(120),
     params:
         stage=stage_params("apply_shared_decoder"),

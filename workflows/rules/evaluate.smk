@@ -21,7 +21,7 @@ rule evaluate:
         "logs/evaluate/sub-{subject}.log",
     resources:
         **ON_DEVICE,
-        mem_mb=memory(3000, 10),
+        mem_mb=memory(3000, 3, features=1, models=1),
         runtime=minutes(240),
     params:
         stage=stage_params("evaluate"),
@@ -42,7 +42,7 @@ rule evaluate_time:
     log:
         "logs/evaluate_time/sub-{subject}.log",
     resources:
-        mem_mb=memory(3000, 20),
+        mem_mb=memory(3000, 4),
         runtime=minutes(120),
     params:
         stage=stage_params("evaluate_time"),
@@ -66,7 +66,7 @@ rule learning_curve:
         "logs/learning_curve/sub-{subject}.log",
     resources:
         **ON_DEVICE,
-        mem_mb=memory(6000, 20),
+        mem_mb=memory(6000, 8, features=4, shared=1),
         runtime=minutes(480),
     params:
         stage=stage_params("learning_curve", decoders=learning_decoders()),
@@ -86,7 +86,7 @@ rule ablate_regions:
     log:
         "logs/ablate_regions/sub-{subject}.log",
     resources:
-        mem_mb=memory(6000, 20),
+        mem_mb=memory(6000, 8, features=1, models=1),
         runtime=minutes(120),
     params:
         stage=stage_params("ablate_regions"),

@@ -32,7 +32,7 @@ rule reconstruct:
         "logs/reconstruct/sub-{subject}_desc-{decoder}.log",
     resources:
         **ON_DEVICE,
-        mem_mb=memory(3000, 20),
+        mem_mb=memory(3000, 4, features=1),
         runtime=minutes(240),
     params:
         stage=stage_params("reconstruct"),
@@ -53,7 +53,7 @@ rule caption:
         "logs/caption/sub-{subject}.log",
     resources:
         **ON_DEVICE,
-        mem_mb=memory(3000, 20),
+        mem_mb=memory(3000, 4, features=1),
         runtime=minutes(120),
     params:
         stage=stage_params("caption"),
