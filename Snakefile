@@ -29,6 +29,7 @@ wildcard_constraints:
 
 
 include: "workflows/rules/common.smk"
+include: "workflows/rules/inputs.smk"
 include: "workflows/rules/preprocess.smk"
 include: "workflows/rules/connectivity.smk"
 include: "workflows/rules/tokenize.smk"
