@@ -70,7 +70,11 @@ def warm_process(variables: Mapping[str, str]) -> Iterator[dict[str, str]]:
     finally:
         assert process.stdin is not None  # noqa: S101  (for the type checker)
         process.stdin.close()  # tells it to end
-        process.wait()
+        try:
+            process.wait(timeout=1)
+        except subprocess.TimeoutExpired:  # it is loading libraries, for nobody any more
+            process.kill()
+            process.wait()
 
 
 def ask(arguments: Sequence[str]) -> int | None:
