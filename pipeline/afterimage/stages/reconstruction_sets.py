@@ -102,16 +102,15 @@ class Judge:
                 if source not in ROLES:  # regions alone: there is no picture to compare with
                     continue
                 ids, _ = read_blocks(path, source, names=[])
-                with open_dataset(path, source) as dataset:
-                    methods = sorted(map(str, dataset.data_vars), key=order.index)
+                shapes = block_shapes(path, source)
                 # The mean and the noise belong to no image: they stand for all of them in turn.
                 rows = [number % len(ids) for number in range(len(self.ids))]
                 if source not in ("mean", "noise"):
                     rows = rows_of(ids, self.ids)
                 # netCDF lists variables by name; people expect the order of the configuration.
-                for method in methods:
+                for method in sorted(shapes, key=order.index):
                     values = read_blocks(path, source, names=[method])[1][method]
-                    stack = values.reshape(-1, *block_shapes(path, source)[method])
+                    stack = values.reshape(-1, *shapes[method])
                     words = {"brain": [decoder], "truth": ["ceiling"]}.get(
                         source, ([decoder] if several else []) + [f"{source}_brain"]
                     )

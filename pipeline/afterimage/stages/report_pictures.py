@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from afterimage.bids.names import camel_case
-from afterimage.io.arrays import block_shapes, groups_of, open_dataset, open_hdf5, read_blocks
+from afterimage.io.arrays import block_shapes, groups_of, open_hdf5, read_blocks
 from afterimage.io.images import read_image
 from afterimage.io.tables import read_tsv
 from afterimage.reports import model
@@ -62,13 +62,9 @@ def stimulus_pictures(
 
 
 def _stacks(path: Path, source: str) -> tuple[list[str], dict[str, np.ndarray]]:
-    ids, _ = read_blocks(path, source, names=[])
-    with open_dataset(path, source) as dataset:
-        stacks = {
-            str(name): values.values.reshape(-1, *values.attrs["shape"])
-            for name, values in dataset.data_vars.items()
-        }
-    return list(ids), stacks
+    shapes = block_shapes(path, source)
+    ids, blocks = read_blocks(path, source)
+    return list(ids), {name: one.reshape(-1, *shapes[name]) for name, one in blocks.items()}
 
 
 def _method_rank(method: str) -> int:
