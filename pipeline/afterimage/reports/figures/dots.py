@@ -86,21 +86,29 @@ def rows_of(rows: Sequence[Row], name: str, *, kinds: Mapping[str, str] = ROLES)
 def draw_dots(rows: Sequence[DotRow], described: Metric, theme: Theme) -> bytes:
     """Draw values with 95 % intervals, chance bands (grey) and ceilings (upright strokes)."""
     figure, axes = new_axes(0.62 + ROW_HEIGHT_IN * len(rows), theme, grid="x")
-    for position, row in enumerate(rows):
-        y = -position
-        if row.chance_low is not None and row.chance_high is not None:
-            width = row.chance_high - row.chance_low
-            axes.barh(y, width, left=row.chance_low, height=0.86, color=theme.band, linewidth=0)
-        if row.chance is not None:
-            axes.plot([row.chance] * 2, [y - 0.43, y + 0.43], color=theme.muted, linewidth=1)
-        if row.ceiling is not None and row.kind == "real":
-            axes.plot([row.ceiling] * 2, [y - 0.36, y + 0.36], color=theme.ink, linewidth=2.2)
-        colour = theme.accent if row.kind == "real" else theme.muted
-        if row.low is not None and row.high is not None:
-            axes.plot([row.low, row.high], [y, y], color=colour, linewidth=2)
-        face = colour if row.kind == "real" else theme.paper
-        marker = "^" if row.kind == "ceiling" else "o"
-        axes.plot(row.value, y, marker, color=colour, mfc=face, markersize=6.5, mew=1.5)
+    places = list(zip(rows, range(0, -len(rows), -1), strict=True))
+    # one call for all rows of a kind: lines of their own would be laid out and drawn one by one
+    bands = [
+        (y, row.chance_low, row.chance_high - row.chance_low)
+        for row, y in places
+        if row.chance_low is not None and row.chance_high is not None
+    ]
+    if bands:
+        y, left, width = zip(*bands, strict=True)
+        axes.barh(y, width, left=left, height=0.86, color=theme.band, linewidth=0)
+    upright_strokes(axes, [(row.chance, y) for row, y in places], 0.43, theme.muted, 1)
+    ceilings = [(row.ceiling, y) for row, y in places if row.kind == "real"]
+    upright_strokes(axes, ceilings, 0.36, theme.ink, 2.2)
+    for kind in dict.fromkeys(row.kind for row in rows):
+        own = [(row, y) for row, y in places if row.kind == kind]
+        colour = theme.accent if kind == "real" else theme.muted
+        lines = [(y, r.low, r.high) for r, y in own if r.low is not None and r.high is not None]
+        if lines:
+            axes.hlines(*zip(*lines, strict=True), color=colour, linewidth=2)
+        face = colour if kind == "real" else theme.paper
+        marker = "^" if kind == "ceiling" else "o"
+        values, heights = [row.value for row, _ in own], [y for _, y in own]
+        axes.plot(values, heights, marker, color=colour, mfc=face, markersize=6.5, mew=1.5)
     finish_rows(
         axes,
         [row.title for row in rows],
@@ -110,6 +118,19 @@ def draw_dots(rows: Sequence[DotRow], described: Metric, theme: Theme) -> bytes:
         theme,
     )
     return to_svg(figure)
+
+
+def upright_strokes(
+    axes: Axes,
+    places: Sequence[tuple[float | None, float]],
+    half: float,
+    colour: str,
+    width: float,
+) -> None:
+    """Draw a stroke through each (x, y) that is known, `half` a row up and down."""
+    known = [(x, y - half, y + half) for x, y in places if x is not None]
+    if known:
+        axes.vlines(*zip(*known, strict=True), color=colour, linewidth=width)
 
 
 def finish_rows(
