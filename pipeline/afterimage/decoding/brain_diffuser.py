@@ -30,6 +30,7 @@ from afterimage.decoding.linear import (
 )
 from afterimage.decoding.registry import DECODERS
 from afterimage.decoding.regression_axes import product, products, rows_product, standardised
+from afterimage.signal.large_matrices import cholesky_in_place
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -297,7 +298,7 @@ def stimulus_weights(
     list of float32, (n_units, n_stimuli) or (m, n_stimuli)
         A, or ``asked`` A, of each penalty; zero for stimuli without trials.
     """
-    from scipy.linalg import cho_factor, cho_solve
+    from scipy.linalg import cho_solve
     from scipy.sparse import csr_array
 
     n_trials, n_units = inputs.shape
@@ -312,7 +313,7 @@ def stimulus_weights(
     for alpha in alphas:
         matrix = gram.copy()
         matrix[np.diag_indices(len(gram))] += alpha * level
-        factor = cho_factor(matrix, lower=True, overwrite_a=True)
+        factor = cholesky_in_place(matrix), True
         if left is not None:
             solved = cho_solve(factor, left.astype(np.float64))
             weights = (right.T @ solved).T if dual else (right @ solved).T

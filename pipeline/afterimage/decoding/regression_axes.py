@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from afterimage.signal.large_matrices import add_row_products
+
 #: Rows that are in float64 at once.
 N_ROWS_BATCH = 2048
 #: Eigenvalues below this share of the largest are rounding errors.
@@ -204,7 +206,7 @@ def products(rows: np.ndarray) -> np.ndarray:
     total = np.zeros((rows.shape[1], rows.shape[1]))
     for start in range(0, len(rows), N_ROWS_BATCH):
         part = rows[start : start + N_ROWS_BATCH].astype(np.float64)
-        total += part.T @ part
+        add_row_products(total, part.T)
     return total
 
 

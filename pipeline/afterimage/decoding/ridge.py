@@ -42,6 +42,7 @@ from afterimage.decoding.unit_models import (
     shrunk_covariance,
     whitening,
 )
+from afterimage.signal.large_matrices import add_row_products, row_products
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -266,7 +267,7 @@ class RidgeDecoder(LinearDecoder):
             if narrow:
                 gram[:, part] = values
             else:
-                gram += values @ values.T
+                add_row_products(gram, values)
         return gram
 
     def _basis(self, grams: Mapping[str, np.ndarray]) -> tuple[np.ndarray, int]:
@@ -380,7 +381,7 @@ def _inner(gram: np.ndarray, rows: np.ndarray | slice = slice(None)) -> np.ndarr
     """Inner products of some stimuli, from those of all or from their features: a new array."""
     part = gram[rows]
     if gram.shape[1] < len(gram):
-        return np.asarray(part @ part.T)
+        return row_products(part)
     return part[:, rows].copy() if isinstance(rows, slice) else part[:, rows]
 
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from afterimage.signal.large_matrices import cholesky_in_place, row_products
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -35,7 +37,7 @@ def centred_gram(features: np.ndarray) -> tuple[np.ndarray, float]:
         The mean diagonal before the division; 0 for constant features.
     """
     centred = (features - features.mean(0, dtype=np.float64)).astype(np.float64)
-    gram = centred @ centred.T
+    gram = row_products(centred)
     power = float(np.trace(gram)) / len(gram)
     return (gram / power if power > 0 else gram), power
 
@@ -123,12 +125,12 @@ def explained_variance_of(
     float64, (n_units,)
         0 for units that never change.
     """
-    from scipy.linalg import cho_solve, cholesky
+    from scipy.linalg import cho_solve
     from scipy.linalg.lapack import dtrtri
 
     n = len(kernel)
     kernel[np.diag_indices(n)] += penalty
-    factor = cholesky(kernel.T, lower=True, overwrite_a=True, check_finite=False)
+    factor = cholesky_in_place(kernel)
     # tr H = 1 + tr K (K + p)^-1 = 1 + n - p |L^-1|^2
     inverse = dtrtri(factor, lower=1)[0]
     left = 1 - (1 + n - penalty * float(np.einsum("ij,ij->", inverse, inverse))) / n
@@ -165,7 +167,7 @@ def shrunk_covariance(residuals: np.ndarray) -> np.ndarray:
     deviations = np.maximum(deviations, 1e-3 * max(deviations.max(), 1e-12))
     scaled = residuals / deviations
     weight = ledoit_wolf_shrinkage(scaled, assume_centered=True)
-    correlations = (1 - weight) * (scaled.T @ scaled) / len(scaled)
+    correlations = (1 - weight) * row_products(scaled.T) / len(scaled)
     # a singular sample covariance with weight 0 would not invert
     correlations[np.diag_indices_from(correlations)] += max(weight, 1e-3)
     return correlations * np.outer(deviations, deviations)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from afterimage.evaluation.measures import Resampling, plain_number
 from afterimage.evaluation.metrics import COLUMNS, protocol
 from afterimage.evaluation.statistics import permutation_chance, permuted_pairs
+from afterimage.signal.large_matrices import row_products
 
 ALPHAS = tuple(10.0**power for power in range(-1, 7))
 #: Values of one chunk of training responses.
@@ -71,7 +72,7 @@ def fit_encoding(features: NDArray[np.generic], responses: NDArray[np.generic]) 
     scale = np.where(scale > 1e-12, scale, 1.0)
     inputs = (values - mean) / scale
     few = inputs.shape[1] <= len(inputs)
-    power, vectors = eigh(inputs.T @ inputs if few else inputs @ inputs.T, driver="evd")
+    power, vectors = eigh(row_products(inputs.T if few else inputs), driver="evd")
     kept = power > 1e-10 * max(float(power[-1]), 1e-300)
     power, vectors = power[kept], vectors[:, kept]
     left = inputs @ (vectors / np.sqrt(power)) if few else vectors  # orthonormal, (n_images, r)

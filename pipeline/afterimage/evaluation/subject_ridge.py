@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from afterimage.evaluation.gallery import centred_gallery
 from afterimage.evaluation.subject_protocols import SubjectTrials
 from afterimage.evaluation.window_ridge import ALPHAS, decompose, folds_by_group
+from afterimage.signal.large_matrices import row_products
 
 #: Trials read at once.
 N_TRIALS_BATCH = 512
@@ -57,7 +58,7 @@ class Moments:
     def of(cls, inputs: NDArray[np.float64], targets: NDArray[np.float64]) -> Moments:
         """Return the sums over these trials."""
         return cls(
-            float(len(inputs)), inputs.sum(0), targets.sum(0), inputs.T @ inputs,
+            float(len(inputs)), inputs.sum(0), targets.sum(0), row_products(inputs.T),
             inputs.T @ targets,
         )  # fmt: skip
 

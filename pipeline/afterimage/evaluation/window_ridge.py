@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afterimage.errors import InputError
+from afterimage.signal.large_matrices import row_products
 
 ALPHAS = (1e-3, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0)
 #: Folds larger than this cost more than they tell: there are more folds instead.
@@ -145,7 +146,7 @@ def decompose(
     from scipy.linalg import eigh
 
     n_trials, n_inputs = centred.shape
-    gram = centred @ centred.T if n_trials <= n_inputs else centred.T @ centred
+    gram = row_products(centred if n_trials <= n_inputs else centred.T)
     eigenvalues, vectors = eigh(gram, overwrite_a=True, driver="evd")
     kept = eigenvalues > 1e-10 * max(float(eigenvalues[-1]), 1e-300)
     eigenvalues, vectors = eigenvalues[kept], vectors[:, kept]
