@@ -326,7 +326,8 @@ def read_blocks(
 def _stored_blocks(path: Path, group: str) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Open a file of `BlockWriter`: the stimuli, and the blocks by name, as they lie on disk.
 
-    By h5py: xarray looks at every variable first, which takes fifty times as long.
+    By h5py: xarray looks at every variable first, which takes seven times as long for a set of
+    pictures (`tests/benchmarks/bench_read_blocks.py`).
     """
     import h5py
 
